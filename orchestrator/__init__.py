@@ -1,0 +1,1 @@
+"""The driver: study file to plan to lanes to table to report."""

@@ -1,0 +1,1 @@
+"""Distillation methods, networks, data and the one training loop: torch, never Ray."""

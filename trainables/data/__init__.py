@@ -1,0 +1,1 @@
+"""One kind of data source a file; the folder is the registry."""

@@ -1,0 +1,1 @@
+"""One family of networks a file; the folder is the registry."""

@@ -1,0 +1,144 @@
+"""Trial (what crosses to a worker) and Row (what comes back): frozen values without any network or tensor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from search_spaces import Value, flat
+from trainables.distiller import Distiller
+from trainables.folder import name_of
+from trainables.network import Family
+from trainables.recipe import Recipe
+from trainables.source import Source
+
+CONTENT_VERSION = 1
+"""Part of every content id. Raised when the same configuration starts to give other numbers."""
+
+RUNNING, OK, STOPPED = "running", "ok", "stopped"
+FAILED, DIVERGED, OUT_OF_MEMORY = "failed", "diverged", "out_of_memory"
+FAILURES = (FAILED, DIVERGED, OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The sources of variation that all arms share. Each is a seed."""
+
+    split: int
+    teacher: int
+    init: int
+    order: int
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """How teachers are made: a network family and the recipe that trains it on the labelled part."""
+
+    model: Family
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a student by a method, or, where ``method`` is None, a teacher by cross-entropy on the labelled part."""
+
+    data: Source
+    block: Block
+    model: Family
+    """The network that is trained."""
+    recipe: Recipe
+    method: Distiller[Any] | None = None
+    teacher: Teacher | None = None
+    opens_test: bool = False
+    """Whether the finished student is measured on the test split: only cells of a fixed design do."""
+
+    def __post_init__(self) -> None:
+        if (self.method is None) != (self.teacher is None):
+            raise ValueError("A Trial needs method and teacher together: neither of them makes a teacher, both a student.")
+
+    @property
+    def teacher_trial(self) -> Trial | None:
+        """The trial that makes this student's teacher: the same for every arm of a block."""
+        if self.teacher is None:
+            return None
+        seed = self.block.teacher
+        block = Block(split=self.block.split, teacher=seed, init=seed, order=seed)
+        return Trial(self.data, block, self.teacher.model, self.teacher.recipe)
+
+    def config(self) -> dict[str, Value]:
+        """Flat dotted names of everything that was chosen, seeds excluded."""
+        found: dict[str, Value] = {"data.source": name_of(self.data), **_prefixed("data.", self.data)}
+        found |= {"model.family": name_of(self.model), **_prefixed("model.", self.model)}
+        found |= _prefixed("recipe.", self.recipe)
+        if self.method is not None and self.teacher is not None:
+            found |= {"method.name": name_of(self.method), **_prefixed("method.", self.method)}
+            found |= {"teacher.model.family": name_of(self.teacher.model), **_prefixed("teacher.model.", self.teacher.model)}
+            found |= _prefixed("teacher.recipe.", self.teacher.recipe)
+        return found
+
+    @cached_property
+    def id(self) -> str:
+        """Sixteen hex digits of the scientific content: configuration, seeds and whether the test split is opened."""
+        block = self.block
+        content = {
+            "version": CONTENT_VERSION,
+            "config": self.config(),
+            "seeds": [block.split, block.teacher, block.init, block.order],
+            "opens_test": self.opens_test,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _prefixed(prefix: str, value: object) -> dict[str, Value]:
+    return flat(value, prefix)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics at one point of a training."""
+
+    step: int
+    progress: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one leg of a trial reported: the stretch from where it stood to the next rung, or to the end.
+
+    ``status`` is "running" at a rung that is not the end, "ok" at the end, else one of FAILURES. "stopped" is given by
+    the driver to a cell that early stopping does not continue.
+    """
+
+    trial: str
+    status: str
+    progress: float
+    steps: int
+    metrics: Mapping[str, float]
+    """Latest metrics: validation.accuracy, validation.nll, ...; test.* where the trial opens the test split."""
+    reports: tuple[Report, ...] = ()
+    """Every evaluation of the leg, in order."""
+    seconds: float = 0.0
+    """Wall-clock seconds of the leg."""
+    device_seconds: float = 0.0
+    """``seconds`` times the devices that were held."""
+    message: str = ""
+    trace: str = ""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """host, pid, device, workers."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of a trial that a lane is asked for: from where the trial stands to ``until``. The last one ends at 1."""
+
+    trial: Trial
+    until: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.until <= 1.0:
+            raise ValueError(f"A Leg needs until in (0, 1], but got until={self.until}.")

@@ -235,7 +235,7 @@ def domain_from_json(form: Mapping[str, Any] | list[Value]) -> Domain:
     """
     if isinstance(form, list):
         return Choice(tuple(form))
-    if len(form) == 1:
+    if isinstance(form, Mapping) and len(form) == 1:
         (kind, argument), *_ = form.items()
         if kind == "choice" and isinstance(argument, list):
             return Choice(tuple(argument))
@@ -243,5 +243,5 @@ def domain_from_json(form: Mapping[str, Any] | list[Value]) -> Domain:
             return _KINDS[kind](*argument)
     raise ValueError(
         "A domain needs the form {uniform: [low, high]}, {log_uniform: [low, high]}, {int_uniform: [low, high]} "
-        f"or a list of options, but got {dict(form)!r}."
+        f"or a list of options, but got {form!r}."
     )

@@ -6,7 +6,7 @@ evaluates it as a plain number once a step, so its kind and its numbers never en
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
 from dataclasses import dataclass
 
@@ -74,7 +74,7 @@ class Schedule:
 
     def lifted(self, level: float) -> Schedule:
         """The constant schedule at ``level``, which may be a traced scalar and is not checked."""
-        new = dataclasses.replace(_CONSTANT)
+        new = copy.copy(_CONSTANT)  # not dataclasses.replace: its checks cannot be traced
         object.__setattr__(new, "start", level)
         return new
 

@@ -157,6 +157,8 @@ def space_of(value: Any, domains: Mapping[str, Domain | None] | None = None, pre
             if condition.name in dropped:
                 possible = False
             elif condition.name in chosen:
+                searched = next(p.domain for p in selected if p.name == condition.name)
+                possible = possible and any(searched.contains(allowed) for allowed in condition.values)
                 unresolved.append(condition)
             elif value_at(value, condition.name) not in condition.values:
                 possible = False

@@ -122,7 +122,9 @@ def flat(value: Any, prefix: str = "") -> dict[str, Value]:
         if field.is_nested:
             found.update(flat(got, f"{prefix}{field.name}."))
         else:
-            found[prefix + field.name] = got
+            # YAML's 1 and 1.0 are one value of a real field, so they must be one configuration.
+            real = isinstance(field.default, float) and _is_whole(got) and not isinstance(field.domain, Choice)
+            found[prefix + field.name] = float(got) if real else got
     return found
 
 

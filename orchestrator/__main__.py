@@ -1,0 +1,243 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.errors import KdsweepError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.study import Study
+
+app = typer.Typer(
+    name="kdsweep",
+    help="Tuned, paired and replicated knowledge-distillation studies on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Without markup typer does not load rich, and --help answers at once.
+    rich_markup_mode=None,
+)
+
+
+class Wandb(StrEnum):
+    """Where the W&B mirror goes."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    OFF = "off"
+
+
+class ReportFormat(StrEnum):
+    """Forms of the report."""
+
+    MD = "md"
+    HTML = "html"
+    JSON = "json"
+
+
+class ExportFormat(StrEnum):
+    """Forms of the exported tables."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="the study file (YAML)")]
+Results = Annotated[str, typer.Argument(metavar="STUDY", help="the study file, or the folder of its results")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of the study file; repeatable")]
+Storage = Annotated[str | None, typer.Option(metavar="URL", help="where results go: a folder, gs://... or s3://...")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def validate(study: StudyFile, set_: Set = None, as_json: Json = False) -> None:
+    """Check a study file and say everything that is wrong with it; start nothing."""
+    found = _read(study, set_)
+    if as_json:
+        typer.echo(json.dumps(found.skeleton_json(), indent=2))
+        return
+    _warn(found)
+    typer.echo(f"{study}: a valid study, {found.name}, fingerprint {found.fingerprint}.")
+
+
+@app.command()
+def plan(study: StudyFile, set_: Set = None, storage: Storage = None, as_json: Json = False) -> None:
+    """Show the cells of a study, what is done already, and the smallest p it can reach; start nothing."""
+    from orchestrator import plan as plans
+    from orchestrator.driver import folder_of
+    from orchestrator.journal import Journal
+    from orchestrator.record import record_of
+
+    found = _read(study, set_, storage=storage)
+    outline = plans.outline(found)
+    finished = len(record_of(Journal(folder_of(found)).read()).finished)
+    if as_json:
+        typer.echo(json.dumps(plans.outline_json(found, outline, finished), indent=2))
+        return
+    _warn(found)
+    typer.echo("\n".join(plans.outline_lines(found, outline, finished)))
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    set_: Set = None,
+    storage: Storage = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="a running Ray cluster; without it Ray starts here")] = None,
+    lanes: Annotated[int | None, typer.Option(help="trainings at a time")] = None,
+    workers: Annotated[int | None, typer.Option(help="Ray Train workers a lane; 0 trains in the lane's own process")] = None,
+    wandb: Annotated[Wandb | None, typer.Option(help="the W&B mirror")] = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="one cell after another in this process, without Ray")] = False,
+    asynchronous: Annotated[
+        bool, typer.Option("--async", help="propose and promote on arrival (ASHA): no lane waits, and the order of arrival matters")
+    ] = False,
+) -> None:
+    """Run what a study still lacks, then write its table and report. Stopped at any point, it goes on from there."""
+    from orchestrator.driver import Launch, drive
+
+    found = _read(study, set_, storage=storage, lanes=lanes, workers=workers, wandb=None if wandb is None else wandb.value)
+    _warn(found)
+    console = _console()
+    outcome = drive(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), console)
+    _summarise(outcome.folder, outcome.trained, console)
+    for problem in outcome.problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def status(
+    study: Results,
+    storage: Storage = None,
+    watch: Annotated[bool, typer.Option("--watch", help="go on until the launch ends")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where a study stands: cells by arm, best scores, whether a driver is at work. Reads the journal only."""
+    from orchestrator.standing import standing_of
+
+    folder = _folder(study, storage)
+    while True:
+        standing = standing_of(folder)
+        if as_json:
+            typer.echo(json.dumps(standing.to_json(), indent=None if watch else 2))
+        else:
+            _console().print(standing.picture())
+        if not watch or not standing.is_running:
+            return
+        time.sleep(2)
+
+
+@app.command()
+def report(
+    study: Results,
+    storage: Storage = None,
+    format: Annotated[ReportFormat, typer.Option(help="what to print; the files of all forms are written in any case")] = ReportFormat.MD,
+) -> None:
+    """Write the report from the table, and print it (for html: print where it is)."""
+    from orchestrator import report as reports
+
+    paths = reports.write(_folder(study, storage))
+    path = paths[format.value]
+    typer.echo(path if format is ReportFormat.HTML else Path(path).read_text(encoding="utf-8"))
+
+
+@app.command()
+def export(
+    study: Results,
+    format: Annotated[ExportFormat, typer.Option(help="form of the files")] = ExportFormat.PARQUET,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="where to")] = Path("export"),
+    storage: Storage = None,
+) -> None:
+    """Write the tables (trials, reports, studies) to a folder."""
+    from orchestrator import table
+
+    for path in table.export(_folder(study, storage), format.value, to):
+        typer.echo(path)
+
+
+@app.command()
+def mirror(
+    study: Results,
+    storage: Storage = None,
+    wandb: Annotated[Wandb, typer.Option(help="where to")] = Wandb.ONLINE,
+    project: Annotated[str, typer.Option(help="W&B project")] = "kdsweep",
+) -> None:
+    """Bring W&B up to date with the journal: what is there already is not sent again."""
+    from orchestrator.mirror import mirror_all
+
+    typer.echo(mirror_all(_folder(study, storage), wandb.value, project))
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one method")] = None, as_json: Json = False) -> None:
+    """List the distillation methods, or show the fields, domains and citation of one."""
+    from orchestrator import catalogue
+
+    if as_json:
+        shown = catalogue.all_methods() if name is None else [catalogue.method(name)]
+        typer.echo(json.dumps([entry.to_json() for entry in shown], indent=2))
+    elif name is None:
+        for entry in catalogue.all_methods():
+            typer.echo(f"{entry.name:<12} {entry.summary}")
+    else:
+        typer.echo("\n".join(catalogue.lines(catalogue.method(name))))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _read(path: Path, overrides: list[str] | None, **options: Any) -> Study:  # keys of the study's run section
+    from orchestrator.reading import read_study
+
+    return read_study(path, overrides or (), options)
+
+
+def _warn(study: Study) -> None:
+    for warning in study.warnings:
+        typer.echo(f"note: {warning}", err=True)
+
+
+def _folder(study: str, storage: str | None) -> str:
+    """The folder of results that a study file, or the folder itself, names."""
+    if study.endswith((".yaml", ".yml")):
+        from orchestrator.driver import folder_of
+
+        return folder_of(_read(Path(study), None, storage=storage))
+    return study
+
+
+def _summarise(folder: str, trained: int, console: Console) -> None:
+    from orchestrator import report as reports
+
+    paths = reports.write(folder)
+    if trained == 0:
+        console.print("Nothing to train: every cell of this study is finished. The report is made from the table.")
+    console.print(reports.effect_table(reports.frames(folder)))
+    for what, path in paths.items():
+        console.print(f"  {what:<8} {path}", soft_wrap=True)
+
+
+def main() -> None:
+    """The ``kdsweep`` command. Exit codes: 0 ok, 2 invalid, 3 some cells failed, 4 interrupted and resumable."""
+    try:
+        app()
+    except KdsweepError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

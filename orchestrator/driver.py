@@ -1,0 +1,232 @@
+"""The driver of a study: takes the lock, brings the journal up to date, executes what is missing, writes table and report.
+
+The driver is the only writer of a study's folder, apart from artifacts, which lanes keep by content id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from orchestrator import provenance, table
+from orchestrator.errors import Interrupted, StorageError
+from orchestrator.events import Event, end_event, study_event
+from orchestrator.journal import Journal
+from orchestrator.progress import Pace, Progress, clock
+from orchestrator.record import Record, record_of
+from orchestrator.storage import StudyLock
+from orchestrator.study import Study
+from orchestrator.sweep import Sweep
+from trainables.distiller import term_names
+
+if TYPE_CHECKING:
+    from orchestrator.lanes import Host, MakeRunner
+
+_COMMIT_S = 30.0
+"""How often the Parquet table is brought up to date while a study runs."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a study is executed. Nothing here changes a number in the table but ``asynchronous``."""
+
+    in_process: bool = False
+    """Without Ray, cell after cell in this process."""
+    address: str | None = None
+    """Address of a running Ray cluster; None starts Ray on this machine."""
+    asynchronous: bool = False
+    make_runner: MakeRunner | None = None
+    """Another way to make runners, for tests and benchmarks."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a launch ended."""
+
+    folder: str
+    trained: int
+    """Legs that this launch trained."""
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    """What the user should know besides the numbers."""
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.counts.get("failed") or self.problems else 0
+
+
+def folder_of(study: Study) -> str:
+    """Where the results of a study lie."""
+    return f"{study.run.storage.rstrip('/')}/{study.name}"
+
+
+def drive(study: Study, launch: Launch, console: Console) -> Outcome:
+    """Run whatever a study still lacks, and leave journal and table complete.
+
+    Raises:
+        StorageError, StudyLocked: the folder cannot be used. LaneError: lanes cannot be had.
+        Interrupted: the user stopped the launch; everything finished is kept.
+    """
+    folder = folder_of(study)
+    with StudyLock(folder):
+        journal = Journal(folder)
+        record = record_of(journal.read())
+        _check_same_study(study, launch, record, folder)
+        sweep = Sweep(study, record, asynchronous=launch.asynchronous)
+        events = sweep.drain()
+        if sweep.is_done and not events:
+            table.write(record, folder)
+            return Outcome(folder, 0, sweep.counts(), sweep.problems)
+        hands = _Hands(study, sweep, journal, record, folder)
+        hands.deliver([_launch_event(study, launch), *events])
+        stop = threading.Event()
+        with _interruptible(stop, launch), Progress(console, hands.line):
+            interrupted = _execute(study, sweep, launch, hands.deliver, stop)
+        status = "interrupted" if interrupted or not sweep.is_done else "complete"
+        hands.deliver([end_event(status=status, counts=sweep.counts())])
+        table.write(record, folder)
+    if status == "interrupted":
+        counts = sweep.counts()
+        done = counts["ok"] + counts["stopped"] + counts["failed"]
+        raise Interrupted(f"Stopped. {done} cells are finished and kept in {folder}; the same command goes on from there.")
+    return Outcome(folder, hands.legs, sweep.counts(), sweep.problems)
+
+
+class _Hands:
+    """Takes the sweep's events to the journal, the record and, now and then, the table; knows what to show."""
+
+    def __init__(self, study: Study, sweep: Sweep, journal: Journal, record: Record, folder: str) -> None:
+        self._study, self._sweep, self._journal, self._record, self._folder = study, sweep, journal, record, folder
+        self._pace = Pace(study.run.lanes)
+        self._committed = time.monotonic()
+        self.legs = 0
+
+    def deliver(self, events: list[Event]) -> None:
+        """Make events durable."""
+        if not events:
+            return
+        self._journal.append(events)
+        for event in events:
+            if event["event"] == "row" and event["seconds"] > 0:
+                self.legs += 1
+                before = self._record.rows_of(event["cell"])
+                self._pace.add(event["seconds"], event["progress"] - max((r["progress"] for r in before), default=0.0))
+            self._record.add(event)
+        if time.monotonic() - self._committed > _COMMIT_S:
+            table.write(self._record, self._folder)
+            self._committed = time.monotonic()
+
+    def line(self) -> str:
+        """One line of progress."""
+        counts = self._sweep.counts()
+        done = counts["ok"] + counts["stopped"] + counts["failed"]
+        total = done + counts["running"] + counts["waiting"]
+        parts = [f"cells {done}/{total} done", f"{counts['running']} running", f"{counts['failed']} failed"]
+        parts += [f"best {arm} {score:.4f}" for arm, score in self._sweep.best.items()]
+        left = self._pace.left(self._sweep.remaining())
+        parts.append("time left --" if left is None else f"time left {clock(left)}")
+        return " · ".join(parts)
+
+
+def _execute(study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], stop: threading.Event) -> bool:
+    """Run the sweep; whether the user stopped it."""
+    make_runner = launch.make_runner or functools.partial(_make_runner, folder_of(study), study.run.device)
+    if launch.in_process:
+        try:
+            _in_process(sweep, make_runner(1), deliver)
+        except KeyboardInterrupt:
+            return True
+        return False
+    from orchestrator.tune import Lanes, execute  # Ray takes a second to import
+
+    execute(sweep, Lanes(study.run.lanes, study.run.workers, make_runner, launch.address), deliver, stop.is_set)
+    return stop.is_set()
+
+
+def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None]) -> None:
+    while (leg := sweep.take()) is not None:
+        deliver(sweep.drain())
+        deliver(sweep.give(runner.run(leg)))
+
+
+def _make_runner(folder: str, device: str, workers: int) -> Host:
+    from trainables.runner import Runner
+
+    return Runner(f"{folder}/artifacts", device, workers)
+
+
+def _check_same_study(study: Study, launch: Launch, record: Record, folder: str) -> None:
+    known = record.study
+    if known is None:
+        return
+    if known["fingerprint"] != study.fingerprint:
+        raise StorageError(
+            f"{folder} holds the results of another study of this name (fingerprint {known['fingerprint']}, this file has "
+            f"{study.fingerprint}). Give the study another name, or use another --storage."
+        )
+    mode = _mode(launch)
+    if known["mode"] != mode:
+        raise StorageError(
+            f"{folder} was begun {'with' if mode == 'generations' else 'without'} --async, and the two propose differently. "
+            f"Go on as it was begun, or use another --storage."
+        )
+
+
+def _mode(launch: Launch) -> str:
+    return "async" if launch.asynchronous else "generations"
+
+
+def _launch_event(study: Study, launch: Launch) -> Event:
+    return study_event(
+        study=study.name,
+        fingerprint=study.fingerprint,
+        text=study.text,
+        seed=study.seed,
+        question=study.question,
+        metric={"select": study.metric.select, "report": study.metric.report, "goal": study.metric.goal},
+        base=study.confirm.base if study.confirm else None,
+        versions=provenance.versions(),
+        code_commit=provenance.code_commit(),
+        lock_hash=provenance.lock_hash(),
+        space_fingerprint=study.space_fingerprint,
+        parameters=study.parameters,
+        metrics=_metrics(study),
+        mode=_mode(launch),
+    )
+
+
+def _metrics(study: Study) -> list[str]:
+    """Every metric that a cell of the study may end with."""
+    from trainables.loop import metric_names
+
+    terms = dict.fromkeys(name for arm in study.arms.values() for name in term_names(arm.method))
+    return metric_names(terms)
+
+
+@contextlib.contextmanager
+def _interruptible(stop: threading.Event, launch: Launch) -> Iterator[None]:
+    """Ctrl-C or SIGTERM once: stop cleanly. Twice: stop now."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() or launch.in_process:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,48 @@
+"""What a launch ran on: versions, the commit of the code, and one hash over every installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+_SHOWN = ("kdsweep", "torch", "ray", "optuna", "wandb", "pyarrow", "numpy", "scipy", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers depend on; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in _SHOWN:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with ``+`` where it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # A checkout of something else may lie around an installed package: the file must be tracked in it.
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def lock_hash() -> str:
+    """Sixteen hex digits over name and version of every installed package."""
+    installed = sorted({f"{d.metadata['Name']}=={d.version}".lower() for d in metadata.distributions()})
+    return hashlib.sha256("\n".join(installed).encode()).hexdigest()[:16]

@@ -1,0 +1,284 @@
+"""Sweep: the state of a running study, without Ray or torch work. It says which leg may run next and takes in rows.
+
+Everything here is a function of the study and of the rows so far, so a restart replays the journal's rows into a new
+Sweep and stands where the old one stood. Whoever executes (this process, or lanes on Ray) calls ``take`` for a leg and
+``give`` with the row it led to; ``give`` returns the journal events that must be durable before anything else happens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator import plan
+from orchestrator.events import Event, cell_event, choice_event, row_event
+from orchestrator.plan import Cell
+from orchestrator.record import Record
+from orchestrator.study import Arm, Confirm, Study
+from orchestrator.tuning import END, Arrivals, Candidate, Generations, Tuning
+from trainables.trial import FAILED, FAILURES, OK, RUNNING, STOPPED, Leg, Row
+
+
+@dataclass
+class Standing:
+    """Where a cell stands."""
+
+    cell: Cell
+    goal: float = END
+    progress: float = 0.0
+    status: str | None = None
+    """A final status, or None."""
+    attempt: int = 1
+    in_flight: bool = False
+    levels: dict[float, Mapping[str, float]] = field(default_factory=dict)
+    """Metrics by progress of rung or end."""
+
+
+class Sweep:
+    """A study under way.
+
+    ``record`` holds what the journal has of earlier launches: finished cells are not trained again, and cells that stand
+    at a rung go on from there.
+    """
+
+    def __init__(self, study: Study, record: Record, *, asynchronous: bool = False) -> None:
+        self.study = study
+        self.cells: dict[str, Standing] = {}
+        """In plan order."""
+        self.variants: plan.Variants | None = None
+        """The arms of stage two, once tuning has chosen."""
+        self._record = record
+        self._events: list[Event] = []
+        self._tunings: dict[str, Tuning] = {}
+        self._chosen: dict[str, Candidate] = {}
+        kind = Arrivals if asynchronous else Generations
+        if study.search is not None:
+            for name in study.search.spaces:
+                self._tunings[name] = kind(study, study.search, study.arms[name], self._enter, self._stop)
+        self._settle()
+        if study.confirm is not None:
+            # Their seeds are known already, so they fill lanes that wait for a generation to end.
+            for cell in plan.confirm_cells(study, study.confirm, {study.confirm.base: study.arms[study.confirm.base]}):
+                self._enter_teacher(cell)
+
+    # -- what is asked of it
+
+    @property
+    def is_done(self) -> bool:
+        return all(s.status is not None for s in self.cells.values()) and all(t.is_done for t in self._tunings.values())
+
+    @property
+    def best(self) -> Mapping[str, float]:
+        """Best score so far of each searched arm."""
+        found = {name: tuning.best for name, tuning in self._tunings.items()}
+        return {name: best.scores[END] for name, best in found.items() if best is not None}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why stage two cannot open, if it cannot."""
+        return tuple(
+            f"No training of {name} reached the end of its search, so there is nothing to confirm."
+            for name, tuning in self._tunings.items()
+            if tuning.is_done and tuning.best is None
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Cells by status; "running" are in flight, "waiting" is everything else that is known to come."""
+        found = dict.fromkeys(("ok", "stopped", "failed", "running", "waiting"), 0)
+        for s in self.cells.values():
+            if s.status is None:
+                found["running" if s.in_flight else "waiting"] += 1
+            else:
+                found["failed" if s.status in FAILURES else s.status] += 1
+        found["waiting"] += self._cells_to_come()
+        return found
+
+    def remaining(self) -> float:
+        """Whole trainings left, at most (early stopping may spare some of those counted)."""
+        known = sum(max(0.0, END - s.progress) for s in self.cells.values() if s.status is None)
+        return known + self._cells_to_come()
+
+    def take(self) -> Leg | None:
+        """The next leg that may run now, marked as in flight; None if there is none at the moment (or none at all)."""
+        standing = self._ready()
+        if standing is None:
+            for tuning in self._tunings.values():
+                if isinstance(tuning, Arrivals) and tuning.extend():
+                    self._spread_goals(tuning)
+                    standing = self._ready()
+                    break
+        if standing is None:
+            return None
+        standing.in_flight = True
+        return Leg(standing.cell.trial, standing.goal)
+
+    def give(self, row: Row) -> list[Event]:
+        """Take in what a leg led to, and return the events to be journalled."""
+        standing = self.cells[row.trial]
+        standing.in_flight = False
+        self._events.append(row_event(row.trial, standing.attempt, row))
+        self._apply(standing, row.status, row.progress, row.metrics)
+        self._settle()
+        return self.drain()
+
+    def lost(self, trial: str, message: str) -> list[Event]:
+        """A lane died with this cell: it is taken again, unless that happened more often than the study allows."""
+        standing = self.cells[trial]
+        standing.in_flight = False
+        if standing.attempt <= self.study.run.retries:
+            standing.attempt += 1
+            self._events.append(self._cell_event(standing))
+            return self.drain()
+        return self.give(Row(trial, FAILED, standing.progress, 0, {}, message=message))
+
+    def drain(self) -> list[Event]:
+        """Events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    # -- cells
+
+    def _enter(self, cell: Cell) -> None:
+        """Put a cell into the plan, behind its teacher, with what the record knows of it."""
+        self._enter_teacher(cell)
+        standing = self.cells[cell.id] = Standing(cell)
+        known = self._record.rows_of(cell.id)
+        if not self._record.has(cell.id):
+            self._events.append(self._cell_event(standing))
+            return
+        standing.attempt = self._record.attempt_of(cell.id)
+        for row in known:
+            # "stopped" is the driver's own decision and follows again from the rows.
+            if row["status"] != STOPPED:
+                self._apply(standing, row["status"], row["progress"], row["metrics"])
+
+    def _enter_teacher(self, cell: Cell) -> None:
+        teacher = cell.teacher
+        if teacher is not None and teacher.id not in self.cells:
+            self._enter(teacher)
+
+    def _cell_event(self, standing: Standing) -> Event:
+        cell = standing.cell
+        teacher = cell.teacher
+        block = cell.trial.block
+        return cell_event(
+            cell=cell.id,
+            attempt=standing.attempt,
+            stage=cell.stage,
+            arm=cell.arm,
+            method=cell.method,
+            block=cell.block,
+            seeds={"split": block.split, "teacher": block.teacher, "init": block.init, "order": block.order},
+            generation=cell.generation,
+            number=cell.number,
+            proposed_by=cell.proposed_by,
+            needs=[] if teacher is None else [teacher.id],
+            config=cell.trial.config(),
+        )
+
+    def _apply(self, standing: Standing, status: str, progress: float, metrics: Mapping[str, float]) -> None:
+        standing.progress = progress
+        standing.levels[progress] = metrics
+        if status != RUNNING:
+            standing.status = status
+
+    def _stop(self, cell: Cell) -> None:
+        """Early stopping does not continue a cell."""
+        standing = self.cells[cell.id]
+        if standing.status is not None:
+            return
+        standing.status = STOPPED
+        if not any(row["status"] == STOPPED for row in self._record.rows_of(cell.id)):
+            metrics = standing.levels[standing.progress]
+            self._events.append(row_event(cell.id, standing.attempt, Row(cell.id, STOPPED, standing.progress, 0, metrics)))
+
+    def _ready(self) -> Standing | None:
+        for standing in self.cells.values():
+            if standing.in_flight or standing.status is not None or standing.progress >= standing.goal:
+                continue
+            teacher = standing.cell.teacher
+            if teacher is None or self.cells[teacher.id].status == OK:
+                return standing
+        return None
+
+    # -- decisions
+
+    def _settle(self) -> None:
+        """Do all that has become decidable."""
+        self._fail_orphans()
+        for name, tuning in self._tunings.items():
+            self._score(tuning)
+            tuning.settle()
+            self._score(tuning)
+            self._spread_goals(tuning)
+            if tuning.is_done and name not in self._chosen and tuning.best is not None:
+                self._chosen[name] = tuning.best
+                if self.study.confirm is None:
+                    self._announce(name, ())
+        if self.variants is None and self.study.confirm is not None and self._arms_are_known():
+            self._open_stage_two(self.study.confirm)
+
+    def _fail_orphans(self) -> None:
+        for standing in self.cells.values():
+            teacher = standing.cell.teacher
+            if standing.status is None and teacher is not None and self.cells[teacher.id].status in FAILURES:
+                standing.status = FAILED
+                row = Row(standing.cell.id, FAILED, 0.0, 0, {}, message=f"Its teacher {teacher.id} failed.")
+                self._events.append(row_event(standing.cell.id, standing.attempt, row))
+
+    def _score(self, tuning: Tuning) -> None:
+        """Bring candidates up to date with the rows of their cells."""
+        metric = self.study.metric.select
+        for candidate in tuning.candidates:
+            standings = [self.cells[cell.id] for cell in candidate.cells]
+            if any(s.status in FAILURES for s in standings):
+                candidate.failed = True
+            for level in tuning.levels:
+                if all(level in s.levels for s in standings) and not candidate.failed:
+                    values = [s.levels[level].get(metric, math.nan) for s in standings]
+                    candidate.scores[level] = math.fsum(values) / len(values)
+
+    def _spread_goals(self, tuning: Tuning) -> None:
+        for candidate in tuning.candidates:
+            for cell in candidate.cells:
+                self.cells[cell.id].goal = candidate.goal
+
+    def _arms_are_known(self) -> bool:
+        confirm = self.study.confirm
+        if confirm is None:
+            return False
+        return all(name in self._chosen or name not in self._tunings for name in (confirm.base, *confirm.against))
+
+    def tuned(self, name: str) -> Arm:
+        """An arm with its chosen point applied; as declared where it was not searched."""
+        arm = self.study.arms[name]
+        return arm.changed(self._chosen[name].point) if name in self._chosen else arm
+
+    def _open_stage_two(self, confirm: Confirm) -> None:
+        self.variants = plan.variants(confirm, {name: self.tuned(name) for name in (confirm.base, *confirm.against)})
+        for name in self._chosen:
+            self._announce(name, self.variants.skipped if name == confirm.base else ())
+        for cell in plan.confirm_cells(self.study, confirm, self.variants.arms):
+            self._enter(cell)
+
+    def _announce(self, name: str, skipped: Sequence[tuple[str, str]]) -> None:
+        """Put a search's choice into the journal, once."""
+        if all(event["arm"] != name for event in self._record.choices):
+            best = self._chosen[name]
+            self._events.append(
+                choice_event(
+                    arm=name, number=best.number, score=best.scores[END], config=best.point, skipped=[list(pair) for pair in skipped]
+                )
+            )
+
+    def _cells_to_come(self) -> int:
+        """Cells that are certain to come, at most, but not in the plan yet."""
+        search = self.study.search
+        count = 0
+        for tuning in self._tunings.values():
+            if search is not None and not tuning.all_proposed:
+                count += (search.trials - len(tuning.candidates)) * search.blocks
+        if self.study.confirm is not None and self.variants is None and not self.problems:
+            count += plan.outline(self.study).confirm_cells
+        return count

@@ -1,0 +1,214 @@
+"""Ray Tune drives: it starts lanes, hands each the next leg that the sweep has ready, and brings the rows back.
+
+To Tune, a trial is one leg. Proposals, early stopping and resumption live in the sweep, as functions of the table; Tune's
+own experiment state is disposable and lies in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.errors import LaneError
+from orchestrator.journal import Event
+from orchestrator.lanes import Lane, MakeRunner
+from orchestrator.sweep import Sweep
+
+Deliver = Callable[[list[Event]], None]
+
+_DRIVER_SHARE = 0.01
+"""CPU that a lane's own actor reserves. Its workers reserve theirs in a placement group of their own: with a whole CPU for
+the actor, lanes fill the cluster and no worker ever finds room (Ray 2.60, nested Train runs)."""
+
+_WARM_UP_S = 60.0
+"""How long lanes wait for each other at the start."""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many lanes, and what each is made of."""
+
+    count: int
+    workers: int
+    """Ray Train workers a lane; 0 trains in the lane's own process."""
+    make_runner: MakeRunner
+    address: str | None = None
+    """A running cluster; None starts Ray on this machine and stops it again."""
+
+
+def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], bool]) -> None:
+    """Run the sweep on Ray until nothing is left to do or ``stop()`` is true.
+
+    ``deliver`` is called with the events of every row, in order of arrival, before another leg is handed out.
+
+    Raises:
+        LaneError: the cluster cannot hold one lane, or Tune gave up.
+    """
+    with _ray(lanes), tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch:
+        search = _SweepSearch(sweep, deliver, stop, lanes.count)
+        tuner = tune.Tuner(
+            tune.with_resources(Lane, tune.PlacementGroupFactory([_lane_bundle(lanes)])),
+            param_space={"workers": lanes.workers, "make_runner": lanes.make_runner, "resources": {"CPU": 1.0}},
+            tune_config=tune.TuneConfig(
+                search_alg=search, scheduler=_KeepLanes(lanes.count), num_samples=-1, max_concurrent_trials=lanes.count, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                stop=_Stop(stop),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        with _own_interrupts():
+            tuner.fit()
+    if search.failure is not None:
+        raise search.failure
+
+
+def _lane_bundle(lanes: Lanes) -> dict[str, float]:
+    return {"CPU": _DRIVER_SHARE if lanes.workers else 1.0}
+
+
+class _SweepSearch(Searcher):
+    """The sweep, as Tune's searcher."""
+
+    def __init__(self, sweep: Sweep, deliver: Deliver, stop: Callable[[], bool], lanes: int) -> None:
+        super().__init__()
+        self._sweep, self._deliver, self._stop = sweep, deliver, stop
+        self._cells: dict[str, str] = {}
+        self._to_warm = lanes
+        self.failure: BaseException | None = None
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._stop() or self.failure is not None:
+            return Searcher.FINISHED
+        if self._to_warm > 0:
+            self._to_warm -= 1
+            return {"leg": None}
+        leg = self._sweep.take()
+        if leg is None:
+            return Searcher.FINISHED if self._sweep.is_done else None
+        self._deliver(self._sweep.drain())
+        self._cells[trial_id] = leg.trial.id
+        return {"leg": leg}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        cell = self._cells.pop(trial_id, None)
+        if cell is None or self._stop():
+            return
+        if error or not result or "row" not in result:
+            self._deliver(self._sweep.lost(cell, "The lane that held this cell died; Ray's log has the reason."))
+        else:
+            self._deliver(self._sweep.give(result["row"]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the state."""
+
+
+class _KeepLanes(FIFOScheduler):
+    """First in, first out; lanes start together and stay alive while they wait for a generation to end.
+
+    Tune takes an idle actor rather than wait for one that is still starting, and stops the latter: with legs shorter than
+    an actor's start, one lane would do all the work. So every lane first gets a warm-up (a leg of None) that ends when
+    all are up, or after ``_WARM_UP_S``. Tune also keeps one idle actor for reuse and stops the others. A lane costs
+    seconds to start, so the cache is told to hold as many as there are lanes. This is the one place that reaches into
+    Tune (2.60); without it lanes restart at every generation, which costs time and changes no number. A test counts
+    the processes.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__()
+        self._lanes = lanes
+        self._told = False
+        self._up: set[str] = set()
+        self._since = time.monotonic()
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if result["row"] is not None:
+            return str(FIFOScheduler.STOP)
+        self._up.add(trial.trial_id)
+        waited = time.monotonic() - self._since > _WARM_UP_S
+        return str(FIFOScheduler.STOP if waited or len(self._up) >= self._lanes else FIFOScheduler.CONTINUE)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        if not self._told:
+            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self._lanes)
+            self._told = True
+
+
+class _Stop(tune.Stopper):
+    """Ends the experiment when the user asks for it."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self._asked = stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._asked()
+
+
+@contextlib.contextmanager
+def _ray(lanes: Lanes) -> Iterator[None]:
+    """Ray, connected; started here and stopped again unless an address was given or this process is connected already."""
+    # We write the table: Tune's three loggers and its frequent snapshots would cost more than the trials.
+    settings = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600", "RAY_AIR_NEW_OUTPUT": "0"}
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    owned = not ray.is_initialized()
+    if owned:
+        needed = lanes.count * max(lanes.workers, 1)
+        if lanes.address:
+            ray.init(address=lanes.address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(num_cpus=needed + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        _check_room(lanes)
+        yield
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def _check_room(lanes: Lanes) -> None:
+    room = ray.cluster_resources().get("CPU", 0.0)
+    needed = lanes.count * max(lanes.workers, 1)
+    if room < needed:
+        raise LaneError(
+            f"{lanes.count} lanes of {lanes.workers} workers need {needed} CPUs, but the cluster has {room:g}. Use --lanes or --workers."
+        )
+
+
+@contextlib.contextmanager
+def _own_interrupts() -> Iterator[None]:
+    """Keep the caller's handlers: Tune would replace the one for SIGINT by its own."""
+    before = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if before is None:
+            del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
+        else:
+            os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = before

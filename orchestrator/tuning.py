@@ -1,0 +1,174 @@
+"""Stage one for one arm: which proposals exist, how far each may train, and which one is chosen.
+
+``Generations`` (the default) is a function of the study and of finished rows alone: the proposals of a generation follow
+from the rows of the generations before it, and at a rung the whole generation is compared. ``Arrivals`` (``--async``)
+proposes and promotes on what has arrived so far, so no lane waits, and the order of arrival matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator import plan, rungs, search
+from orchestrator.plan import Cell
+from orchestrator.study import Arm, Search, Study
+from search_spaces import Point
+
+END = 1.0
+
+
+@dataclass
+class Candidate:
+    """A proposal on its way. ``goal`` is the progress up to which its cells may train."""
+
+    number: int
+    generation: int
+    point: Point
+    proposed_by: str
+    cells: tuple[Cell, ...]
+    goal: float
+    scores: dict[float, float] = field(default_factory=dict)
+    """Mean over the blocks of the selecting metric, by progress of rung or end."""
+    failed: bool = False
+    stopped: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        return self.failed or self.stopped or END in self.scores
+
+    @property
+    def reached(self) -> bool:
+        """Whether nothing is left to be trained up to its goal."""
+        return self.is_final or self.goal in self.scores
+
+
+class Tuning:
+    """The search of one arm. ``settle`` is called after every change and does all that has become decidable."""
+
+    def __init__(self, study: Study, settings: Search, arm: Arm, enter: Callable[[Cell], None], stop: Callable[[Cell], None]) -> None:
+        self.study, self.settings, self.arm = study, settings, arm
+        self.space = settings.spaces[arm.name]
+        self.sign = study.metric.sign
+        self.candidates: list[Candidate] = []
+        self.is_used_up = False
+        """Whether the space has no further point."""
+        self._enter, self._stop = enter, stop
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Progress values at which candidates are compared, the end included."""
+        return (*self.settings.rungs, END)
+
+    @property
+    def all_proposed(self) -> bool:
+        return self.is_used_up or len(self.candidates) >= self.settings.trials
+
+    @property
+    def is_done(self) -> bool:
+        return self.all_proposed and all(c.is_final for c in self.candidates)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The candidate with the best score at the end; None while there is none. Ties go to the earlier one."""
+        ended = [c for c in self.candidates if math.isfinite(c.scores.get(END, math.nan))]
+        return min(ended, key=lambda c: (-self.sign * c.scores[END], c.number), default=None)
+
+    def settle(self) -> None:
+        raise NotImplementedError
+
+    def _propose(self, count: int, generation: int) -> None:
+        """Append up to ``count`` candidates and enter their cells."""
+        past = [search.Past(c.point, c.scores.get(END), _before_end(c), not c.is_final) for c in self.candidates]
+        proposals = search.propose(
+            self.space,
+            past,
+            count,
+            search.seed_of(self.study.seed, self.arm.name, len(self.candidates)),
+            maximise=self.sign > 0,
+            sampler=self.settings.sampler,
+            startup=self.settings.startup,
+        )
+        self.is_used_up = len(proposals) < count
+        for proposal in proposals:
+            number = len(self.candidates)
+            cells = plan.search_cells(self.study, self.settings, self.arm.changed(proposal.point), number, generation, proposal.proposed_by)
+            self.candidates.append(Candidate(number, generation, proposal.point, proposal.proposed_by, cells, self.levels[0]))
+            for cell in cells:
+                self._enter(cell)
+
+    def _end_early(self, candidate: Candidate) -> None:
+        candidate.stopped = True
+        for cell in candidate.cells:
+            self._stop(cell)
+
+
+def _before_end(candidate: Candidate) -> dict[float, float]:
+    return {level: score for level, score in candidate.scores.items() if level < END}
+
+
+class Generations(Tuning):
+    """Synchronous generations with successive halving inside each."""
+
+    def settle(self) -> None:
+        while True:
+            generation = [c for c in self.candidates if c.generation == self._current]
+            if all(c.is_final for c in generation):
+                if self.all_proposed:
+                    return
+                count = min(self.settings.generation, self.settings.trials - len(self.candidates))
+                self._propose(count, self._current + 1)
+            elif all(c.reached for c in generation):
+                self._halve(generation)
+            else:
+                return
+
+    @property
+    def _current(self) -> int:
+        return self.candidates[-1].generation if self.candidates else -1
+
+    def _halve(self, generation: Sequence[Candidate]) -> None:
+        """At a rung: some of the generation go on, the others are stopped."""
+        racing = [c for c in generation if not c.is_final]
+        level = racing[0].goal
+        # Members that failed on the way count against the share that goes on, as stopped ones would.
+        at_start = [c for c in generation if c in racing or (c.failed and c.goal == level)]
+        going_on = rungs.survivors({c.number: c.scores.get(level) for c in at_start}, self.settings.keep, self.sign)
+        for c in racing:
+            if c.number in going_on:
+                c.goal = self.levels[self.levels.index(level) + 1]
+            else:
+                self._end_early(c)
+
+
+class Arrivals(Tuning):
+    """Asynchronous successive halving: promote whoever is in the top share of a rung now, else propose a new candidate."""
+
+    def settle(self) -> None:
+        """Stop whoever can no longer be promoted, once nothing more will arrive."""
+        if self.all_proposed and all(c.reached for c in self.candidates):
+            if self._promote():
+                return
+            for c in self.candidates:
+                if not c.is_final:
+                    self._end_early(c)
+
+    def extend(self) -> bool:
+        """Give an idle lane something to do; whether there was anything."""
+        if self._promote():
+            return True
+        before = len(self.candidates)
+        if not self.all_proposed:
+            self._propose(1, before)
+        return len(self.candidates) > before
+
+    def _promote(self) -> bool:
+        for level, higher in reversed(list(zip(self.levels[:-1], self.levels[1:], strict=True))):
+            arrived = {c.number: None if c.failed else c.scores[level] for c in self.candidates if level in c.scores}
+            promoted = frozenset(n for n in arrived if self.candidates[n].goal > level or self.candidates[n].is_final)
+            number = rungs.promotable(arrived, promoted, self.settings.keep, self.sign)
+            if number is not None:
+                self.candidates[number].goal = higher
+                return True
+        return False

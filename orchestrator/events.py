@@ -1,0 +1,163 @@
+"""Events: what a journal is made of, as plain dictionaries. Arguments have the names and the form that they have in the journal.
+
+Importing this does not import torch, so status, table and report start without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search_spaces import Value
+    from trainables.trial import Row
+
+Event = dict[str, Any]
+Clock = Callable[[], datetime]
+
+SCHEMA_VERSION = 1
+"""Of the tables that are made from a journal; written into every study event."""
+
+
+def utc_now() -> datetime:
+    """The time; tests give another clock."""
+    return datetime.now(UTC)
+
+
+def stamp(clock: Clock) -> str:
+    """The clock's time as events tell it: UTC, ISO-8601, microseconds."""
+    return clock().astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def study_event(
+    *,
+    study: str,
+    fingerprint: str,
+    text: str,
+    seed: int,
+    question: str,
+    metric: Mapping[str, str],
+    base: str | None,
+    versions: Mapping[str, str],
+    code_commit: str | None,
+    lock_hash: str | None,
+    space_fingerprint: str,
+    parameters: Sequence[Mapping[str, str]],
+    metrics: Sequence[str],
+    mode: str = "generations",
+    clock: Clock = utc_now,
+) -> Event:
+    """A launch. The first one of a journal fixes the columns of its tables.
+
+    ``metric`` has select, report and goal. ``parameters`` has a name and a column (float64, int64, string or bool) for
+    every hyper-parameter that gets one; ``metrics`` names every metric that a cell may end with.
+    """
+    return {
+        "event": "study",
+        "time": stamp(clock),
+        "study": study,
+        "fingerprint": fingerprint,
+        "text": text,
+        "seed": seed,
+        "question": question,
+        "metric": dict(metric),
+        "base": base,
+        "versions": dict(versions),
+        "code_commit": code_commit,
+        "lock_hash": lock_hash,
+        "schema_version": SCHEMA_VERSION,
+        "space_fingerprint": space_fingerprint,
+        "parameters": [dict(parameter) for parameter in parameters],
+        "metrics": list(metrics),
+        "mode": mode,
+    }
+
+
+def cell_event(
+    *,
+    cell: str,
+    attempt: int,
+    stage: str,
+    arm: str,
+    method: str | None,
+    block: int,
+    seeds: Mapping[str, int],
+    generation: int | None,
+    number: int | None,
+    proposed_by: str,
+    needs: Sequence[str],
+    config: Mapping[str, Value],
+    clock: Clock = utc_now,
+) -> Event:
+    """A cell enters the plan, or is taken again with the next attempt number.
+
+    The order in which arms first enter the plan is the order of arms in every table, so cells enter in plan order.
+    """
+    return {
+        "event": "cell",
+        "time": stamp(clock),
+        "cell": cell,
+        "attempt": attempt,
+        "stage": stage,
+        "arm": arm,
+        "method": method,
+        "block": block,
+        "seeds": dict(seeds),
+        "generation": generation,
+        "number": number,
+        "proposed_by": proposed_by,
+        "needs": list(needs),
+        "config": dict(config),
+    }
+
+
+def row_event(cell: str, attempt: int, row: Row, clock: Clock = utc_now) -> Event:
+    """A leg came back, or the driver stopped a cell."""
+    return {
+        "event": "row",
+        "time": stamp(clock),
+        "cell": cell,
+        "attempt": attempt,
+        "status": row.status,
+        "progress": float(row.progress),
+        "steps": int(row.steps),
+        "metrics": _numbers(row.metrics),
+        "reports": [
+            {"step": int(report.step), "progress": float(report.progress), "metrics": _numbers(report.metrics)} for report in row.reports
+        ],
+        "seconds": float(row.seconds),
+        "device_seconds": float(row.device_seconds),
+        "message": _text(row.message),
+        "trace": _text(row.trace),
+        "where": {name: str(value) for name, value in row.where.items()},
+    }
+
+
+def choice_event(
+    *, arm: str, number: int, score: float, config: Mapping[str, Value], skipped: Sequence[Sequence[str]] = (), clock: Clock = utc_now
+) -> Event:
+    """The search of an arm ended with this point. ``skipped`` has label and reason of variants that would equal the base."""
+    return {
+        "event": "choice",
+        "time": stamp(clock),
+        "arm": arm,
+        "number": number,
+        "score": float(score),
+        "config": dict(config),
+        "skipped": [list(pair) for pair in skipped],
+    }
+
+
+def end_event(*, status: str, counts: Mapping[str, int], clock: Clock = utc_now) -> Event:
+    """A launch ended: ``status`` is complete or interrupted. A launch that was killed has no such event."""
+    return {"event": "end", "time": stamp(clock), "status": status, "counts": dict(counts)}
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _text(text: str) -> str:
+    """Without the lone surrogates that file names and terminal output can bring along and that Parquet refuses."""
+    return text.encode("utf-8", "replace").decode()

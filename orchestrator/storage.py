@@ -1,0 +1,333 @@
+"""Where results live: a local folder, or a folder of an object store behind an fsspec URL, and the lock on it.
+
+The two differ in what they can promise. A local file can be appended to, and ``os.replace`` swaps a whole file; an object
+store can do neither, but one PUT is atomic, and a PUT can be made to fail where the object exists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import fsspec
+
+from orchestrator.errors import StorageError, StudyLocked
+from orchestrator.events import Clock, stamp, utc_now
+
+_BLOCK = 4096
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine's file system. It is made when something is first written."""
+
+    path: Path
+
+    def label(self, name: str) -> str:
+        """The name as messages give it."""
+        return str(self.path / name)
+
+    def read(self, name: str) -> bytes | None:
+        """The whole file; None where there is none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as fault:
+            raise _unreadable(self.label(name), fault) from fault
+
+    def append(self, name: str, lines: bytes) -> None:
+        """Add whole lines with one write, on the disk before this returns.
+
+        What a writer that died left without a newline is cut off first. If the write fails, the file is cut back to what
+        it was. One writer at a time: see ``StudyLock``.
+
+        Raises:
+            StorageError: disk full, no permission, ...; nothing that was there is lost.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            is_new = not (self.path / name).exists()
+            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                length = _cut_torn_tail(descriptor)
+                try:
+                    _write(descriptor, lines)
+                except OSError:
+                    # Half a line on a full disk would be taken for a torn tail anyway; whole lines that the caller
+                    # is told were not written would not.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(descriptor, length)
+                    raise
+            finally:
+                os.close(descriptor)
+            if is_new:
+                self._sync()
+        except OSError as fault:
+            raise _unwritable(self.label(name), fault) from fault
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a whole file in the place of the old one: readers, and whoever comes after a crash, see the one or the other.
+
+        What writers that died left half done is swept away.
+
+        Raises:
+            StorageError: disk full, no permission, ...; the old file stands.
+        """
+        half_done = self.path / f".{name}.{os.getpid()}.tmp"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for left in self.path.glob(f".{glob.escape(name)}.*.tmp"):
+                left.unlink(missing_ok=True)
+            descriptor = os.open(half_done, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                _write(descriptor, data)
+            finally:
+                os.close(descriptor)
+            os.replace(half_done, self.path / name)
+            self._sync()
+        except OSError as fault:
+            with contextlib.suppress(OSError):
+                half_done.unlink(missing_ok=True)
+            raise _unwritable(self.label(name), fault) from fault
+
+    def _sync(self) -> None:
+        """Make a new directory entry survive a power failure, as fsync of the file alone does not."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder of an object store: gs://, s3://, memory:// and whatever else fsspec reaches. Every write is one PUT."""
+
+    url: str
+
+    def label(self, name: str) -> str:
+        """The name as messages give it."""
+        return f"{self.url}/{name}"
+
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Names of the objects right in a folder, sorted; none where it does not exist.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        files, root = self._open(folder)
+        try:
+            # gs:// and s3:// remember listings, and another process may have written since.
+            files.invalidate_cache(root)
+            found = files.ls(root, detail=False)
+        except FileNotFoundError:
+            return ()
+        except Exception as fault:  # every fsspec backend has exceptions of its own
+            raise _unreadable(self.label(folder), fault) from fault
+        return tuple(sorted(str(path).rstrip("/").rpartition("/")[2] for path in found))
+
+    def read(self, name: str) -> bytes | None:
+        """The whole object; None where there is none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        files, path = self._open(name)
+        try:
+            return bytes(files.cat_file(path))
+        except FileNotFoundError:
+            return None
+        except Exception as fault:  # every fsspec backend has exceptions of its own
+            raise _unreadable(self.label(name), fault) from fault
+
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """The whole of several objects, fetched side by side where the store can do that.
+
+        Raises:
+            StorageError: one of them cannot be read.
+        """
+        files, root = self._open("")
+        paths = [f"{root.rstrip('/')}/{name}" for name in names]
+        try:
+            found = files.cat_ranges(paths, [None] * len(paths), [None] * len(paths), on_error="raise")
+        except Exception as fault:  # every fsspec backend has exceptions of its own
+            raise _unreadable(self.url, fault) from fault
+        return [bytes(data) for data in found]
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put an object, over the old one if there is one.
+
+        Raises:
+            StorageError: the store refuses.
+        """
+        files, path = self._open(name)
+        try:
+            files.pipe_file(path, data)
+        except Exception as fault:  # every fsspec backend has exceptions of its own
+            raise _unwritable(self.label(name), fault) from fault
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put an object that must not exist yet.
+
+        Raises:
+            StorageError: it exists with other content (another writer is at work), or the store refuses.
+        """
+        files, path = self._open(name)
+        try:
+            files.pipe_file(path, data, mode="create")
+        except FileExistsError as fault:
+            # A PUT that went through though its answer was lost is repeated by the backend: then the object is ours.
+            if self.read(name) != data:
+                raise StorageError(
+                    f"Writing {self.label(name)} needs to be the only writer, but got an object that another one put there. "
+                    "Stop the other driver of this study, then run it again: finished cells are not repeated."
+                ) from fault
+        except Exception as fault:  # every fsspec backend has exceptions of its own
+            raise _unwritable(self.label(name), fault) from fault
+
+    def _open(self, name: str) -> tuple[Any, str]:
+        """File system and path; fsspec keeps one file system per store, so this is cheap."""
+        try:
+            files, path = fsspec.core.url_to_fs(self.label(name) if name else self.url)
+        except (ImportError, ValueError) as fault:
+            raise StorageError(
+                f"Storage needs a local path or a URL that fsspec can open, but got storage={self.url!r}: {fault}."
+            ) from fault
+        return files, str(path)
+
+
+Folder = LocalFolder | RemoteFolder
+
+
+def folder_at(place: str | Path) -> Folder:
+    """The folder at a local path, a file:// URL or another fsspec URL. Nothing is touched."""
+    path = local_path(place)
+    return RemoteFolder(str(place).rstrip("/")) if path is None else LocalFolder(path)
+
+
+def local_path(place: str | Path) -> Path | None:
+    """The path of a local folder or file:// URL, as written (a ``%20`` stays one); None where only fsspec gets to it."""
+    if isinstance(place, Path):
+        return place
+    protocol, path = fsspec.core.split_protocol(place)
+    if protocol is None:
+        return Path(place).expanduser()
+    return Path(path) if protocol in ("file", "local") else None
+
+
+class StudyLock:
+    """Exclusive use of a study's folder, for as long as the ``with`` block lasts.
+
+    Locally it is an advisory flock on the file ``.lock``, which says host, pid and since when. The system gives it up
+    with the process, however that dies, so there are no stale locks; a process forked meanwhile that outlives us keeps it.
+    On network file systems it holds as far as these carry flock between hosts (NFS does since Linux 2.6.12).
+
+    An object store has no locks: there it does nothing, and one of two drivers fails as soon as it writes a journal
+    segment that the other has written already.
+    """
+
+    def __init__(self, folder: str | Path, clock: Clock = utc_now) -> None:
+        self._path = local_path(folder)
+        self._clock = clock
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> StudyLock:
+        """Take the lock.
+
+        Raises:
+            StudyLocked: someone has it; the message names them.
+            StorageError: the folder cannot be written, or its file system has no locks.
+        """
+        if self._path is None:
+            return self
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as fault:
+            raise _unwritable(str(self._path / _LOCK), fault) from fault
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": stamp(self._clock)}
+            os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+        except BlockingIOError as fault:
+            told = os.pread(descriptor, 4096, 0)
+            os.close(descriptor)
+            raise StudyLocked(
+                f"A study needs one driver at a time, but got {self._path} in use by {_holder(told)}. "
+                "Wait for it, or stop it: what is finished is kept, and a new launch goes on from there."
+            ) from fault
+        except OSError as fault:
+            os.close(descriptor)
+            raise StorageError(
+                f"Locking needs a file system with flock and space, but got {type(fault).__name__} for {self._path / _LOCK}: {fault}. "
+                "Make room, or put the results on a local disk or an object store."
+            ) from fault
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._descriptor is not None:
+            # The file stays: were it deleted, two drivers could hold locks on two files of the same name.
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _holder(told: bytes) -> str:
+    try:
+        found = json.loads(told)
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has just started"
+
+
+def _unreadable(what: str, fault: Exception) -> StorageError:
+    """What to raise where something that is there cannot be read."""
+    return StorageError(f"Reading needs access to {what}, but got {type(fault).__name__}: {fault}. Check the path and its permissions.")
+
+
+def _unwritable(what: str, fault: Exception) -> StorageError:
+    return StorageError(
+        f"Writing needs permission and space for {what}, but got {type(fault).__name__}: {fault}. "
+        "What was there is kept; make room, then run the study again: finished cells are not repeated."
+    )
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it and wait for the disk."""
+    view = memoryview(data)
+    while view:
+        # More than one round only where the system takes part of it: a disk that fills up, or more than 2 GiB.
+        view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
+
+
+def _cut_torn_tail(descriptor: int) -> int:
+    """Cut the file behind its last newline; the length that is left."""
+    size = end = os.fstat(descriptor).st_size
+    keep = 0
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            keep = start + newline + 1
+            break
+        end = start
+    if keep < size:
+        os.ftruncate(descriptor, keep)
+    return keep

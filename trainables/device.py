@@ -1,0 +1,232 @@
+"""Device: the one place that knows cpu from cuda from xla. Everything else asks a Device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import pickle
+import resource
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from search_spaces import nearest
+
+NAMES = ("auto", "cpu", "cuda", "xla")
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed in [0, 2**63) that differs wherever any part differs: streams with neighbouring parts share nothing."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Device(ABC):
+    """Where tensors live, how a step ends there, and how workers that share a batch add up.
+
+    Workers are the processes of torch.distributed's default group; without one there is a single worker of rank 0.
+    """
+
+    name: str
+    fuses: bool = False
+    """Whether torch's optimisers have their one-kernel form here."""
+
+    @property
+    @abstractmethod
+    def torch_device(self) -> torch.device:
+        """Where tensors are put."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Settings of the whole process that make numbers repeatable here. Called once, by whoever hosts trainings."""
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed the global generators that operations here draw from."""
+
+    @abstractmethod
+    def generators_kept(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the global generators may be seeded and drawn from; behind it they are as before."""
+
+    @abstractmethod
+    def boundary(self) -> None:
+        """End of a training step: where operations are collected into a graph, it is cut here."""
+
+    @abstractmethod
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that memory ran out."""
+
+    @abstractmethod
+    def peak_memory(self) -> int:
+        """Most bytes held so far."""
+
+    @abstractmethod
+    def compilations(self) -> int:
+        """Graphs compiled so far."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number."""
+        return torch.distributed.get_rank() if _is_distributed() else 0
+
+    @property
+    def size(self) -> int:
+        """How many workers share a batch."""
+        return torch.distributed.get_world_size() if _is_distributed() else 1
+
+    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor, in place, by its sum over workers; one message for all of them."""
+        if self.size == 1 or not tensors:
+            return
+        whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        torch.distributed.all_reduce(whole)
+        for tensor, summed in zip(tensors, torch.split(whole, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(summed.view_as(tensor))
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """(B, ...) of every worker, joined in the order of their ranks: (size * B, ...). B is the same everywhere."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @final
+    def to_bytes(self, state: Any) -> bytes:
+        """Tensors in dicts, lists and tuples, with plain values between them, as bytes that any device reads."""
+        buffer = io.BytesIO()
+        torch.save(_on_cpu(state), buffer)
+        return buffer.getvalue()
+
+    @final
+    def from_bytes(self, data: bytes) -> Any:
+        """What ``to_bytes`` was given, tensors on the CPU. Code in the bytes is never run.
+
+        Raises:
+            ValueError: the bytes are something else, or were cut off.
+        """
+        try:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+            raise ValueError(
+                f"Reading tensors needs bytes of a whole file that torch saved, but got {len(data)} others: {error}"
+            ) from error
+
+
+@final
+class Cpu(Device):
+    """The processor, one thread per worker."""
+
+    name = "cpu"
+    fuses = True
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def settle(self) -> None:
+        # Sums over threads depend on how many there are; with one, a laptop and a worker agree to the last bit.
+        torch.set_num_threads(1)
+
+    def seed(self, seed: int) -> None:
+        # Not torch.manual_seed: without a GPU it queues a note for one, with a stack trace, at every call.
+        torch.default_generator.manual_seed(seed)
+
+    @contextlib.contextmanager
+    def generators_kept(self) -> Iterator[None]:
+        state = torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+
+    def boundary(self) -> None:
+        pass
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        # torch's CPU allocator has no exception of its own.
+        return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+    def peak_memory(self) -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def compilations(self) -> int:
+        return 0
+
+
+@final
+class Cuda(Device):
+    """The current NVIDIA GPU of this process."""
+
+    name = "cuda"
+    fuses = True
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device("cuda", torch.cuda.current_device())
+
+    def settle(self) -> None:
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    @contextlib.contextmanager
+    def generators_kept(self) -> Iterator[None]:
+        state, here = torch.get_rng_state(), torch.cuda.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+            torch.cuda.set_rng_state(here)
+
+    def boundary(self) -> None:
+        pass
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+    def peak_memory(self) -> int:
+        return torch.cuda.max_memory_allocated()
+
+    def compilations(self) -> int:
+        return 0
+
+
+def device_named(name: str) -> Device:
+    """The device of a name; "auto" is cuda where there is one, else cpu.
+
+    Raises:
+        ValueError: unknown name, or a device that is not here.
+    """
+    if name not in NAMES:
+        raise ValueError(f"Device needs one of {', '.join(NAMES)}, but got device={name!r}.{nearest(name, NAMES)}")
+    if name == "auto":
+        return Cuda() if torch.cuda.is_available() else Cpu()
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError("Device needs a GPU that torch can use, but got device='cuda'. Use device='cpu' or 'auto'.")
+        return Cuda()
+    if name == "xla":
+        raise ValueError("Device needs a branch for torch_xla, which is missing so far, but got device='xla'. Use 'cpu' or 'cuda'.")
+    return Cpu()
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _on_cpu(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        # A slice would be saved with everything it was cut from.
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {key: _on_cpu(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_on_cpu(value) for value in state)
+    return state

@@ -1,0 +1,88 @@
+"""Measures of a finished or unfinished network: accuracy, likelihood, calibration and agreement with the teacher.
+
+The measures are pure functions of logits on the host, in float64; ``outputs_over`` and ``logits_over`` get the logits there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables.device import Device
+from trainables.distiller import Outputs
+from trainables.network import Network
+
+BATCH = 1024
+"""Most rows that go through a network at once where no gradient is needed."""
+BINS = 15
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of rows whose largest logit is that of the true class: (B, K), (B,) -> [0, 1]."""
+    return float((logits.argmax(dim=-1) == labels).double().mean())
+
+
+def nll(logits: Tensor, labels: Tensor) -> float:
+    """Mean negative log-likelihood of the true class in nats: (B, K), (B,) -> [0, inf)."""
+    return float(-logits.double().log_softmax(dim=-1).gather(1, labels.unsqueeze(1)).mean())
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error over 15 bins of confidence of equal width: (B, K), (B,) -> [0, 1].
+
+    Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, https://arxiv.org/abs/1706.04599,
+    eq. (3): the mean over rows of |accuracy - mean confidence| of the row's bin. Bin m is ((m - 1)/15, m/15].
+    """
+    confidence, predicted = logits.double().softmax(dim=-1).max(dim=-1)
+    gap = (predicted == labels).double() - confidence
+    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # (B,)
+    # |accuracy - confidence| times the share of rows is |sum of gaps| over all rows.
+    return float(torch.zeros(BINS, dtype=torch.float64).index_add_(0, bins, gap).abs().sum() / len(labels))
+
+
+def agreement(logits: Tensor, others: Tensor) -> float:
+    """Share of rows in which two networks predict the same class: (B, K), (B, K) -> [0, 1]."""
+    return float((logits.argmax(dim=-1) == others.argmax(dim=-1)).double().mean())
+
+
+def measures(prefix: str, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:
+    """``prefix``.accuracy, .nll, .ece and, given what the teacher says, .agreement."""
+    found = {
+        f"{prefix}.accuracy": accuracy(logits, labels),
+        f"{prefix}.nll": nll(logits, labels),
+        f"{prefix}.ece": calibration_error(logits, labels),
+    }
+    if teacher_logits is not None:
+        found[f"{prefix}.agreement"] = agreement(logits, teacher_logits)
+    return found
+
+
+def padded(rows: int, batch: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+    """(row numbers, weight) of batches in row order: all of one length, the last one filled up with its first row at weight 0."""
+    length = min(rows, batch)
+    for start in range(0, rows, length):
+        numbers = torch.arange(start, start + length)  # (B,)
+        real = numbers < rows
+        yield torch.where(real, numbers, start), real.float()
+
+
+@torch.no_grad()
+def outputs_over(network: Network, inputs: Tensor, features: Sequence[str] = ()) -> Outputs:
+    """What the network returns for all rows, in evaluation mode: (N, C, H, W) -> (N, K) logits and (N, ...) maps."""
+    training = network.training
+    network.eval()
+    parts = [network(inputs.index_select(0, rows.to(inputs.device)), features) for rows, _ in padded(len(inputs))]
+    network.train(training)
+    logits = torch.cat([part.logits for part in parts])[: len(inputs)]
+    maps = {name: torch.cat([part.features[name] for part in parts])[: len(inputs)] for name in features}
+    return Outputs(logits, maps)
+
+
+def logits_over(network: Network, inputs: Tensor, device: Device) -> Tensor:
+    """(N, C, H, W) -> (N, K) on the host. Workers take a stretch of rows each, of equal length, and share the result."""
+    length = -(-len(inputs) // device.size)
+    rows = torch.arange(device.rank * length, (device.rank + 1) * length).clamp(max=len(inputs) - 1).to(inputs.device)
+    mine = inputs if device.size == 1 else inputs.index_select(0, rows)
+    return device.all_gather(outputs_over(network, mine).logits)[: len(inputs)].cpu()

@@ -1,0 +1,213 @@
+"""Training: the one loop. It knows progress, evaluation, and how to stop anywhere and go on as if it had not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.batches import Epoch, Order, Resident, RowProbe, taken
+from trainables.device import Device, seed_of
+from trainables.distiller import Batch, Facts, Outputs, flat_shapes
+from trainables.evaluate import logits_over, measures
+from trainables.network import Network
+from trainables.step import Step, check_needs, cross_entropy, float_table
+from trainables.teachers import FrozenTeacher
+from trainables.trial import Report, Trial
+
+EVALUATIONS = 10
+"""Evenly spaced evaluations of a whole training. The end of a leg is evaluated too."""
+
+
+class Diverged(ArithmeticError):
+    """A training left the finite numbers."""
+
+
+class Training:
+    """One trial, live on a device: a student and how far it has come.
+
+    Its numbers depend on the trial and on the number of workers alone: where legs end, what else runs in this process
+    and how often it was saved and loaded in between changes nothing.
+    """
+
+    def __init__(self, trial: Trial, data: Resident, teacher: FrozenTeacher | None, device: Device) -> None:
+        """ValueError if the method needs what networks, data or step do not supply."""
+        self.trial, self.data, self.device = trial, data, device
+        self.steps = 0
+        """Steps done."""
+        self.until = 0.0
+        """Where the last leg ended."""
+        self.reports: tuple[Report, ...] = ()
+        """Of the last leg, or, after an exception, of what was done of it."""
+        self._teacher = teacher
+        method = trial.method or cross_entropy()
+        self._method, self._block = method, trial.block
+        # A teacher learns from A alone: the labelled rows are the first.
+        rows = data.labelled if trial.method is None else len(data.inputs)
+        self.order = Order(rows, trial.recipe.batch, trial.recipe.epochs, trial.block.order)
+        self._points = {self.step_at(k / EVALUATIONS) for k in range(1, EVALUATIONS + 1)}
+        with device.generators_kept():
+            device.seed(seed_of("network", trial.block.init))
+            student = trial.model.build(data.shape, data.classes).to(device.torch_device)
+            check_needs(method, student, teacher.network if teacher else None)
+            device.seed(seed_of("state", trial.block.init))
+            state = method.state(self._facts(student, rows)).to(device.torch_device)
+            self._outputs = teacher.over("train", data.inputs, method.needs.features) if teacher else None
+            self._holdout_logits = teacher.over("holdout", data.holdout_inputs).logits.cpu() if teacher else None
+            self._step = Step(method, state, student, trial.recipe, device)
+            with torch.no_grad():
+                method.prepare(state, self._probe(rows))
+        self._sums = torch.zeros(1 + len(self._step.names), device=device.torch_device)
+        self._epoch: tuple[int, Epoch] | None = None
+
+    @property
+    def student(self) -> Network:
+        """The network that is trained."""
+        return self._step.student
+
+    @property
+    def state(self) -> nn.Module:
+        """The method's state."""
+        return self._step.state
+
+    def step_at(self, until: float) -> int:
+        """How many steps a leg to ``until`` ends at: the nearest to that share of all, half a step counting as one.
+
+        At least one, and only the end itself is the last step.
+        """
+        steps = self.order.steps
+        if until == 1.0:
+            return steps
+        return max(1, min(steps - 1, math.floor(until * steps + 0.5)))
+
+    def advance(self, until: float) -> tuple[Report, ...]:
+        """Train to ``until``; the reports of this leg, the last of them at its end. Asked again for the leg that ended last, the same.
+
+        Raises:
+            ValueError: the training is already further.
+            Diverged: a loss or a logit is not finite at an evaluation.
+        """
+        if until < self.until:
+            raise ValueError(f"A Training at progress {self.until} needs until to be at least that, but got until={until}.")
+        if until == self.until:
+            return self.reports
+        self.reports = ()
+        stop = self.step_at(until)
+        with self.device.generators_kept():
+            for mark in (*sorted(point for point in self._points if self.steps < point < stop), stop):
+                self._train_to(mark)
+                self.reports += (self._evaluate(until),)
+        self.until = until
+        # One worker carries the sum from here on: whoever goes on from a saved state finds the same.
+        self.device.all_reduce_sum([self._sums])
+        if self.device.rank > 0:
+            self._sums.zero_()
+        return self.reports
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a new Training of the same trial needs to go on bit for bit; plain values and tensors. Between legs only."""
+        return {
+            "trial": self.trial.id,
+            "steps": self.steps,
+            "until": self.until,
+            "reports": [(report.step, report.progress, dict(report.metrics)) for report in self.reports],
+            "student": self.student.state_dict(),
+            "state": self.state.state_dict(),
+            "optimiser": self._step.optimiser.state_dict(),
+            "sums": self._sums,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Stand where the saved training stood. ValueError if it was of another trial."""
+        if saved["trial"] != self.trial.id:
+            raise ValueError(f"Training {self.trial.id} needs a state of its own, but got one of trial={saved['trial']}.")
+        self.steps, self.until = saved["steps"], saved["until"]
+        self.reports = tuple(Report(step, progress, metrics) for step, progress, metrics in saved["reports"])
+        self.student.load_state_dict(saved["student"])
+        self.state.load_state_dict(saved["state"])
+        self._step.optimiser.load_state_dict(saved["optimiser"])
+        self._sums.copy_(saved["sums"])
+        if self.device.rank > 0:
+            self._sums.zero_()
+
+    def _facts(self, student: Network, rows: int) -> Facts:
+        data = self.data
+        with torch.no_grad():
+            shapes = flat_shapes(student(data.inputs[:1], student.stages))
+            teacher = self._teacher.network if self._teacher else None
+            teacher_shapes = flat_shapes(teacher(data.inputs[:1], teacher.stages)) if teacher else {}
+        return Facts(data.classes, rows, len(data.holdout_inputs), shapes, teacher_shapes)
+
+    def _probe(self, rows: int) -> RowProbe:
+        needs, teacher = self._method.needs, self._teacher
+        held = teacher.over("holdout", self.data.holdout_inputs, needs.features) if teacher and needs.holdout else None
+        return RowProbe(self.data, rows, self._outputs if needs.teacher else None, held)
+
+    def _train_to(self, mark: int) -> None:
+        """Steps up to ``mark``, without reading anything from the device."""
+        if self.steps == mark:
+            return
+        if self.steps == 0 or self.steps in self._points:
+            self._sums.zero_()
+        progress = [(step + 0.5) / self.order.steps for step in range(self.steps, mark)]
+        recipe, data, device = self.trial.recipe, self.data, self.device
+        rates = [recipe.learning_rate * recipe.schedule.at(p) for p in progress]
+        values = float_table(self._method, progress).to(device.torch_device)  # (steps, F)
+        moments = torch.tensor(progress, dtype=torch.float32).to(device.torch_device)  # (steps,)
+        shown = self._outputs if self._method.needs.teacher else None
+        self.student.train()
+        for rate, now, level in zip(rates, moments.unbind(), values.unbind(), strict=True):
+            epoch, place = self._at(self.steps)
+            rows = epoch.rows[place]
+            batch = Batch(
+                data.label.index_select(0, rows), data.is_labelled.index_select(0, rows), rows, epoch.weight[place], epoch.total[place], now
+            )
+            teacher = taken(shown, rows) if shown else Outputs(torch.empty(0, device=device.torch_device), {})
+            # Whatever a step draws depends on the trial, the step and the worker alone, so there is no generator to save.
+            device.seed(seed_of("step", self._block.order, self.steps, device.rank))
+            self._sums += self._step(data.inputs.index_select(0, rows), batch, teacher, level, rate)
+            self.steps += 1
+
+    def _at(self, step: int) -> tuple[Epoch, int]:
+        number, place = divmod(step, self.order.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != number:
+            self._epoch = number, self.order.epoch(number, self.device)
+        return self._epoch[1], place
+
+    def _evaluate(self, until: float) -> Report:
+        data, trial = self.data, self.trial
+        sums = self._sums.clone()
+        self.device.all_reduce_sum([sums])
+        # Since the last of the evenly spaced evaluations, so that ends of legs between them change nothing.
+        since = max(point for point in (0, *self._points) if point < self.steps)
+        loss, *terms = (sums / (self.steps - since)).tolist()
+        logits = self._logits(data.holdout_inputs)
+        metrics = {"train.loss": loss}
+        if trial.method is not None:
+            metrics |= {f"train.{name}": value for name, value in zip(self._step.names, terms, strict=True)}
+        metrics |= measures("validation", logits, data.holdout_labels, self._holdout_logits)
+        if until == 1.0 and self.steps == self.order.steps and trial.opens_test:
+            metrics |= self._test()
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value} at step {self.steps} of {self.order.steps}.")
+        return Report(self.steps, min(self.steps / self.order.steps, until), metrics)
+
+    def _test(self) -> dict[str, float]:
+        inputs, labels = self.data.test_inputs, self.data.test_labels
+        if inputs is None or labels is None:
+            raise ValueError(f"Trial {self.trial.id} opens the test split, but its data were loaded without.")
+        teacher = self._teacher.over("test", inputs).logits.cpu() if self._teacher else None
+        found = measures("test", self._logits(inputs), labels, teacher)
+        if teacher is not None:
+            found["test.teacher_accuracy"] = measures("test", teacher, labels)["test.accuracy"]
+        return found
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits = logits_over(self.student, inputs, self.device)
+        if not bool(logits.isfinite().all()):
+            raise Diverged(f"A logit of the student is not finite at step {self.steps} of {self.order.steps}.")
+        return logits

@@ -1,0 +1,41 @@
+"""MLP: fully connected hidden layers with rectifiers, the smallest network that can be a teacher or a student."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from search_spaces import IntUniform, tunable
+from trainables.distiller import Outputs
+from trainables.network import Family, Network
+
+
+@dataclass(frozen=True)
+class MLP(Family):
+    """Stages hidden1, hidden2, ... are the (B, width) outputs of the rectifiers."""
+
+    width: int = tunable(128, IntUniform(16, 512), "units of each hidden layer", low=1)
+    depth: int = tunable(2, IntUniform(1, 4), "hidden layers", low=1)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Network:
+        return _MLP(math.prod(shape), self.width, self.depth, classes)
+
+
+class _MLP(Network):
+    def __init__(self, inputs: int, width: int, depth: int, classes: int) -> None:
+        super().__init__()
+        self.stages = tuple(f"hidden{i + 1}" for i in range(depth))
+        self.hidden = nn.ModuleList(nn.Linear(inputs if i == 0 else width, width) for i in range(depth))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, inputs: Tensor, features: Sequence[str] = ()) -> Outputs:
+        maps: dict[str, Tensor] = {}
+        x = inputs.flatten(1)  # (B, C, H, W) -> (B, C*H*W)
+        for stage, layer in zip(self.stages, self.hidden, strict=True):
+            x = layer(x).relu()
+            if stage in features:
+                maps[stage] = x
+        return Outputs(self.head(x), maps)

@@ -1,0 +1,192 @@
+"""Runner: the one host of trials, in this process, in a lane or in each of several workers. What goes wrong comes back as a row."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, final
+
+import torch
+
+from trainables.batches import Resident, resident
+from trainables.device import device_named
+from trainables.loop import Diverged, Training
+from trainables.source import Source
+from trainables.store import Store
+from trainables.teachers import FrozenTeacher, keep, name_of_weights, teacher_for
+from trainables.trial import DIVERGED, FAILED, OK, OUT_OF_MEMORY, RUNNING, STOPPED, Leg, Report, Row, Trial
+
+_KEPT = 4
+"""How many splits and how many teachers stay on the device."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def name_of_checkpoint(trial_id: str) -> str:
+    """Where the store keeps a trial that stands at a rung."""
+    return f"checkpoints/{trial_id}.pt"
+
+
+@final
+class Runner:
+    """Runs legs one after another and keeps warm what the next one may need.
+
+    Splits, teachers and the last trial stay on the device; every other trial is found again by its checkpoint in the
+    store. With several workers each has a Runner, and all of them are given the same legs in the same order.
+    """
+
+    def __init__(self, store_root: str, device: str = "auto", workers: int = 1) -> None:
+        """``workers``: processes that share one training. ValueError for a device or a store that is not there."""
+        self._store = Store(store_root)
+        self._device = device_named(device)
+        self._device.settle()
+        self._workers = workers
+        self._splits: _Kept[tuple[Source, int, bool], Resident] = _Kept(_KEPT)
+        self._teachers: _Kept[str, FrozenTeacher] = _Kept(_KEPT)
+        self._live: Training | None = None
+
+    def run(self, leg: Leg) -> Row:
+        """Train from where the trial stands to ``leg.until``. Every Exception becomes a row; an interrupt passes through.
+
+        A trial that already stands at ``until`` gives the row of that leg again; one that stands further starts anew.
+        """
+        started = time.perf_counter()
+        training: Training | None = None
+        # Out of reach until the leg has ended well: a trial that stopped half way is not one to go on from.
+        live, self._live = self._live, None
+        try:
+            training = self._stand(leg, live)
+            reports = training.advance(leg.until)
+            self._put_down(leg, training)
+        except Exception as error:  # noqa: BLE001 # whatever a training can raise is a fact about it, and belongs in the table
+            row = self._failed(leg, training, error)
+        else:
+            status = OK if leg.until == 1.0 else RUNNING
+            row = Row(leg.trial.id, status, leg.until, training.steps, reports[-1].metrics, reports)
+        seconds = time.perf_counter() - started
+        where = {"host": socket.gethostname(), "pid": str(os.getpid()), "device": self._device.name, "workers": str(self._workers)}
+        return replace(row, seconds=seconds, device_seconds=seconds * self._workers, where=where)
+
+    def has(self, name: str) -> bool:
+        """Whether the store has an artefact of that name."""
+        return self._store.exists(name)
+
+    def _stand(self, leg: Leg, live: Training | None) -> Training:
+        """The trial as far as it has come, but not beyond ``until``."""
+        if self._device.size != self._workers:
+            raise ValueError(
+                f"A Runner needs workers to be its process group's size, but got workers={self._workers}, size={self._device.size}."
+            )
+        if live is not None and live.trial.id == leg.trial.id and live.until <= leg.until:
+            training = live
+        else:
+            training = self._fresh(leg.trial)
+            saved = self._saved(leg.trial)
+            if saved is not None and saved["until"] <= leg.until:
+                training.load_state_dict(saved)
+        # Workers that lost a race with the store's removals could stand at different steps, and would wait for each other for ever.
+        steps = self._device.all_gather(torch.tensor([training.steps], device=self._device.torch_device))
+        return training if bool((steps == steps[0]).all()) else self._fresh(leg.trial)
+
+    def _fresh(self, trial: Trial) -> Training:
+        key = (trial.data, trial.block.split, trial.opens_test)
+        data = self._splits.get(key, lambda: resident(trial.data.load(trial.block.split, trial.opens_test), self._device))
+        teacher = None
+        if trial.teacher_trial is not None:
+            teacher = self._teachers.get(trial.teacher_trial.id, lambda: teacher_for(trial, self._store, self._device))
+        return Training(trial, data, teacher, self._device)
+
+    def _saved(self, trial: Trial) -> Mapping[str, Any] | None:
+        data = self._store.read(name_of_checkpoint(trial.id))
+        try:
+            return None if data is None else self._device.from_bytes(data)
+        except ValueError:
+            return None  # a damaged checkpoint costs time, not a cell
+
+    def _put_down(self, leg: Leg, training: Training) -> None:
+        """Keep what the next leg, or a student, needs. One worker writes for all."""
+        trial, first = leg.trial, self._device.rank == 0
+        if leg.until < 1.0:
+            if first:
+                self._store.write(name_of_checkpoint(trial.id), self._device.to_bytes(training.state_dict()))
+            self._live = training
+            return
+        if trial.method is None:
+            shape, classes = training.data.shape, training.data.classes
+            if first:
+                keep(trial, training.student.state_dict(), shape, classes, self._store, self._device)
+            self._teachers.put(trial.id, FrozenTeacher(training.student))
+        if first:
+            self._store.remove(name_of_checkpoint(trial.id))
+
+    def _failed(self, leg: Leg, training: Training | None, error: Exception) -> Row:
+        status = DIVERGED if isinstance(error, Diverged) else OUT_OF_MEMORY if self._device.is_out_of_memory(error) else FAILED
+        message = str(error) if status == DIVERGED else f"{type(error).__name__}: {error}"
+        trace = "" if status == DIVERGED else traceback.format_exc()
+        if status == OUT_OF_MEMORY:
+            self._splits.clear()
+            self._teachers.clear()
+        steps = training.steps if training else 0
+        progress = min(steps / training.order.steps, leg.until) if training else 0.0
+        reports = training.reports if training else ()
+        return Row(leg.trial.id, status, progress, steps, reports[-1].metrics if reports else {}, reports, message=message, trace=trace)
+
+
+def run_trial(
+    trial: Trial, store_root: str, report: Callable[[float, Mapping[str, float]], bool], rungs: Sequence[float] = (), device: str = "auto"
+) -> Row:
+    """A whole trial in this process, its teacher first where the store has none: what a notebook calls.
+
+    ``report(progress, metrics)`` is called at every rung, or at every tenth of the training where none is named, and at
+    the end; the trial stops, with status "stopped", where it returns False. The row holds all reports of this call.
+    """
+    runner = Runner(store_root, device)
+    teacher = trial.teacher_trial
+    if teacher is not None and not runner.has(name_of_weights(teacher.id)):
+        row = runner.run(Leg(teacher, 1.0))
+        if row.status != OK:
+            return replace(
+                row, trial=trial.id, progress=0.0, steps=0, metrics={}, reports=(), message=f"Its teacher {teacher.id}: {row.message}"
+            )
+    reports: tuple[Report, ...] = ()
+    seconds = 0.0
+    for until in (*(sorted(rungs) or (k / 10 for k in range(1, 10))), 1.0):
+        row = runner.run(Leg(trial, until))
+        reports, seconds = reports + row.reports, seconds + row.seconds
+        row = replace(row, reports=reports, seconds=seconds, device_seconds=seconds)
+        if row.status not in (RUNNING, OK):
+            return row
+        if not report(until, row.metrics) and row.status == RUNNING:
+            return replace(row, status=STOPPED)
+    return row
+
+
+class _Kept(Generic[Key, Value]):
+    """The few values used last, by key."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of a key, made where it is not kept."""
+        value = self._values[key] if key in self._values else make()
+        self.put(key, value)
+        return value
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep a value, and let go of the one not used for longest."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._size:
+            self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._values.clear()

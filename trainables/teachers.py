@@ -1,0 +1,67 @@
+"""Teachers: kept in the store by the id of the trial that trained them, loaded frozen, and asked only once about a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from trainables.device import Device
+from trainables.distiller import Outputs
+from trainables.evaluate import outputs_over
+from trainables.network import Network
+from trainables.store import Store
+from trainables.trial import Trial
+
+
+def name_of_weights(trial_id: str) -> str:
+    """Where the store keeps the teacher that a trial trained."""
+    return f"teachers/{trial_id}.pt"
+
+
+class FrozenTeacher:
+    """A trained network that never changes again, with its outputs over views of the data that do not change either."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self._known: dict[str, Outputs] = {}
+
+    def over(self, part: str, inputs: Tensor, features: Sequence[str] = ()) -> Outputs:
+        """Outputs over all rows of a part ("train", "holdout", "test") of the one split it was trained on; kept after the first time.
+
+        (N, C, H, W) -> (N, K) logits and exactly the named maps
+        """
+        known = self._known.get(part)
+        if known is None or set(features) - set(known.features):
+            wanted = dict.fromkeys((*(known.features if known else ()), *features))
+            known = self._known[part] = outputs_over(self.network, inputs, tuple(wanted))
+        return Outputs(known.logits, {name: known.features[name] for name in features})
+
+
+def keep(trial: Trial, weights: Mapping[str, Tensor], shape: tuple[int, ...], classes: int, store: Store, device: Device) -> None:
+    """Write what a teacher trial ended with: everything that ``teacher_for`` needs to build it again."""
+    content = {"shape": shape, "classes": classes, "weights": dict(weights)}
+    store.write(name_of_weights(trial.id), device.to_bytes(content))
+
+
+def teacher_for(trial: Trial, store: Store, device: Device) -> FrozenTeacher:
+    """The teacher of a student's trial.
+
+    Raises:
+        FileNotFoundError: it is not in the store: its own trial comes first.
+        ValueError: the trial has no teacher, or what the store holds is not one.
+    """
+    teacher = trial.teacher_trial
+    if teacher is None:
+        raise ValueError(f"Looking for a teacher needs a student's trial, but got trial={trial.id}, which makes a teacher.")
+    name = name_of_weights(teacher.id)
+    data = store.read(name)
+    if data is None:
+        raise FileNotFoundError(
+            f"Student {trial.id} needs its teacher in the store, but got no {name} below {store.root}. Finish trial {teacher.id} first."
+        )
+    content = device.from_bytes(data)
+    with device.generators_kept():  # building draws weights, which are then replaced
+        network = teacher.model.build(tuple(content["shape"]), content["classes"])
+    network.load_state_dict(content["weights"])
+    return FrozenTeacher(network.to(device.torch_device))

@@ -1,17 +1,32 @@
-"""Study: what was asked. One YAML file, read and checked as a whole before anything starts."""
+"""Study: what was asked, as frozen values. ``orchestrator.reading`` makes them out of a file, checked as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field
+from typing import Any, Self
 
-from search_spaces import Space, nested
+from search_spaces import Choice, Space, Tunable, Value, changed, flat, nested, tunables
 from trainables.distiller import Distiller
+from trainables.folder import name_of
 from trainables.network import Family
 from trainables.recipe import Recipe
 from trainables.source import Source
-from trainables.trial import Teacher
+from trainables.trial import CONTENT_VERSION, Block, Teacher, Trial
+
+SEARCH, CONFIRM = "search", "confirm"
+STAGES = (SEARCH, CONFIRM)
+MAXIMISE, MINIMISE = GOALS = ("maximise", "minimise")
+SAMPLERS = ("tpe", "random")
+WANDB = ("offline", "online", "off")
+METRICS: Mapping[str, str] = {
+    f"{split}.{measure}": goal
+    for split in ("validation", "test")
+    for measure, goal in (("accuracy", MAXIMISE), ("nll", MINIMISE), ("ece", MINIMISE), ("agreement", MAXIMISE))
+}
+"""Every metric that a cell may end with, and what is better."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,14 @@ class Arm:
     recipe: Recipe = nested(Recipe(), "how the student is trained")
     model: Family = nested(None, "the student network")
 
+    def changed(self, point: Mapping[str, Value]) -> Self:
+        """The arm with a point of its space applied; KeyError or ValueError as ``search_spaces.changed``."""
+        return changed(self, point)
+
+    def trial(self, study: Study, block: Block, opens_test: bool) -> Trial:
+        """The training of this arm on a block of a study."""
+        return Trial(study.data, block, self.model, self.recipe, self.method, study.teacher, opens_test)
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -32,12 +55,12 @@ class Metric:
     """Chooses configurations; never a test metric."""
     report: str = "test.accuracy"
     """Compares arms in the report; opened once per chosen configuration."""
-    goal: str = "maximise"
+    goal: str = MAXIMISE
 
     @property
     def sign(self) -> float:
         """1 where more is better, else -1."""
-        return 1.0 if self.goal == "maximise" else -1.0
+        return 1.0 if self.goal == MAXIMISE else -1.0
 
 
 @dataclass(frozen=True)
@@ -102,3 +125,127 @@ class Study:
     run: Run = field(default_factory=Run)
     text: str = ""
     """The study file, overrides applied, as it is kept with the results."""
+    warnings: tuple[str, ...] = ()
+    """What is valid but unlikely to be meant, one line each, in file order."""
+
+    def block(self, stage: str, index: int) -> Block:
+        """The seeds of one block. The two stages, and the blocks of a stage, share none but by the chance of 31 bits.
+
+        Raises:
+            ValueError: unknown stage or negative index.
+        """
+        if stage not in STAGES or index < 0:
+            raise ValueError(f"A block needs a stage out of {', '.join(STAGES)} and index >= 0, but got stage={stage!r}, index={index}.")
+        split, teacher, init, order = (self._seed(stage, index, part) for part in ("split", "teacher", "init", "order"))
+        return Block(split, teacher, init, order)
+
+    def _seed(self, stage: str, index: int, part: str) -> int:
+        digest = hashlib.sha256(f"{self.seed}/{stage}/{index}/{part}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with whatever can change a number: not with ``run``, or how the file is spelled."""
+        content = {
+            "version": CONTENT_VERSION,
+            "seed": self.seed,
+            "metric": asdict(self.metric),
+            "data": _content(self.data),
+            "teacher": [_content(self.teacher.model), _content(self.teacher.recipe)],
+            "arms": {name: [_content(arm.method), _content(arm.recipe), _content(arm.model)] for name, arm in self.arms.items()},
+            "search": None if self.search is None else _search_json(self.search),
+            "confirm": None if self.confirm is None else _confirm_json(self.confirm),
+        }
+        return _hash(content)
+
+    @property
+    def space_fingerprint(self) -> str:
+        """Sixteen hex digits that change with any searched name, domain or condition of any arm."""
+        return _hash({name: space.to_json() for name, space in self.search.spaces.items()} if self.search else {})
+
+    @property
+    def parameters(self) -> list[dict[str, str]]:
+        """Every name that the configuration of a cell can have, sorted, with the type of its column.
+
+        A column is whole only where every value that has it declares a whole number; types that do not mix are strings.
+        """
+        kinds: dict[str, set[str]] = {}
+        for name, column in self._columns():
+            kinds.setdefault(name, set()).add(column)
+        return [{"name": name, "column": _widest(kinds[name])} for name in sorted(kinds)]
+
+    def _columns(self) -> Iterator[tuple[str, str]]:
+        yield from (("data.source", "string"), ("model.family", "string"), ("method.name", "string"), ("teacher.model.family", "string"))
+        parts: list[tuple[str, Any]] = [("data.", self.data)]
+        # The cell that trains a teacher has the teacher's network as its own.
+        for prefix in ("", "teacher."):
+            parts += [(f"{prefix}model.", self.teacher.model), (f"{prefix}recipe.", self.teacher.recipe)]
+        for arm in self.arms.values():
+            parts += [("method.", arm.method), ("model.", arm.model), ("recipe.", arm.recipe)]
+        for prefix, value in parts:
+            for name, declared, _ in _leaves(value):
+                yield from ((prefix + name, column) for column in _columns_of(declared))
+
+    def skeleton_json(self) -> dict[str, Any]:
+        """What the study comes to, for machines: every value spelled out, no text of the file."""
+        return {
+            "study": self.name,
+            "question": self.question,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+            "metric": asdict(self.metric),
+            "data": {"source": name_of(self.data), **flat(self.data)},
+            "teacher": _network_json(self.teacher.model, self.teacher.recipe),
+            "arms": {
+                name: {"method": {"name": name_of(arm.method), **flat(arm.method)}, **_network_json(arm.model, arm.recipe)}
+                for name, arm in self.arms.items()
+            },
+            "search": None if self.search is None else _search_json(self.search),
+            "confirm": None if self.confirm is None else asdict(self.confirm),
+            "run": asdict(self.run),
+            "parameters": self.parameters,
+            "warnings": list(self.warnings),
+        }
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Tunable, Value]]:
+    """Dotted name, declaration and value of every single field, without effect here or not: a search may give it one."""
+    for declared in tunables(value):
+        got = getattr(value, declared.name)
+        if declared.is_nested:
+            yield from _leaves(got, f"{prefix}{declared.name}.")
+        else:
+            yield prefix + declared.name, declared, got
+
+
+def _content(value: object) -> list[Any]:
+    return [name_of(value), {name: got for name, _, got in _leaves(value)}]
+
+
+def _columns_of(declared: Tunable) -> set[str]:
+    """The types of a field: its domain's, and those of default and off-value, which may lie outside of it."""
+    found = {Choice((value,)).column for value in (declared.default, declared.off) if value is not MISSING}
+    return found if declared.domain is None else found | {declared.domain.column}
+
+
+def _widest(columns: set[str]) -> str:
+    if len(columns) == 1:
+        return next(iter(columns))
+    return "float64" if columns == {"int64", "float64"} else "string"
+
+
+def _search_json(search: Search) -> dict[str, Any]:
+    rest = {name: value for name, value in vars(search).items() if name != "spaces"}
+    return {**rest, "rungs": list(search.rungs), "spaces": {name: space.to_json() for name, space in search.spaces.items()}}
+
+
+def _confirm_json(confirm: Confirm) -> dict[str, Any]:
+    return {**asdict(confirm), "leave_one_out": sorted(confirm.leave_one_out), "against": sorted(confirm.against)}
+
+
+def _network_json(model: Family, recipe: Recipe) -> dict[str, Any]:
+    return {"model": {"family": name_of(model), **flat(model)}, "recipe": flat(recipe)}

@@ -1,0 +1,309 @@
+"""From a study file to a Study: everything is checked at once, before anything starts.
+
+The form of a file (``search_spaces/studies`` has examples). An arm is ``method: NAME`` with the fields of the method
+beside it; its ``recipe`` and ``model`` override the student's. A schedule may be written as its kind alone. A name in
+``search.space`` is dotted and starts with method, recipe or model; under ``all`` it is searched for every arm.
+
+A fault is one line, ``FILE:LINE: key.path: needs X, but got Y. Did you mean Z?``, and all of them are raised together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
+from pathlib import Path
+
+from orchestrator.drafts import NAME_NEED, Draft, check_left_out, is_name, read_arms, read_network, read_spaces, warn_of_idle
+from orchestrator.errors import StudyError
+from orchestrator.fields import Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
+from orchestrator.located import MAX_CHARACTERS, Fault, Node, joined, one_line, override_place, quoted, read, written
+from orchestrator.study import GOALS, METRICS, SAMPLERS, WANDB, Confirm, Metric, Run, Search, Study
+from search_spaces import Value, flat, nearest
+from trainables.device import NAMES as DEVICES
+from trainables.recipe import Recipe
+from trainables.source import Source
+from trainables.trial import Teacher
+
+_NO_OPTIONS: Mapping[str, Value | None] = {}
+_MAP = "a map with the keys"
+_REQUIRED = {
+    "study": "a name for the folder of results",
+    "data": f"{_MAP} source and its fields",
+    "teacher": f"{_MAP} model and recipe",
+    "student": f"{_MAP} model and recipe",
+    "arms": "a map from names to arms",
+}
+_KEYS = ("study", "question", "seed", "metric", "data", "teacher", "student", "arms", "search", "confirm", "run")
+_MANY = 100_000
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = (), options: Mapping[str, Value | None] = _NO_OPTIONS) -> Study:
+    """The study of a file; see ``study_of``.
+
+    Raises:
+        StudyError: the file cannot be read, or is not a valid study; every fault is in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            # Four bytes are the most that a character takes, so this is enough to see that a file is too long.
+            data = file.read(4 * MAX_CHARACTERS + 1)
+        text = "x" * len(data) if len(data) > 4 * MAX_CHARACTERS else data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StudyError([f"{path}:1: needs to be text in UTF-8, but got {one_line(str(error))}."]) from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise StudyError([f"{one_line(str(path))}: needs to be a file that can be read, but got this: {one_line(reason)}."]) from error
+    return study_of(text, overrides, one_line(str(path)), options)
+
+
+def study_of(
+    text: str, overrides: Sequence[str] = (), source: str = "study.yaml", options: Mapping[str, Value | None] = _NO_OPTIONS
+) -> Study:
+    """The study of a text.
+
+    Args:
+        text: YAML.
+        overrides: "key.path=value", the value as YAML, each put in place of what the text says.
+        source: what messages call the text.
+        options: keys of ``run`` to values, as the command line got them; None is no option.
+
+    Raises:
+        StudyError: with every fault, in the order of the text, then of overrides and options.
+    """
+    original, found = read(text, source)
+    if original is None:
+        raise StudyError([str(fault) for fault in sorted(found)])
+    document = original
+    given = {key: value for key, value in options.items() if value is not None}
+    for number, override in enumerate(overrides):
+        document = _overridden(document, override, number, found)
+    for number, (key, value) in enumerate(given.items(), len(overrides)):
+        place = override_place(number, one_line(f"--{key.replace('_', '-')} {value}"))
+        document = _put(document, ("run", key), "", Node(value, place), found)
+    faults = Faults(found)
+    study = _study(faults, document)
+    return replace(study, text=text if document is original else written(document))
+
+
+def _overridden(document: Node, override: str, number: int, found: list[Fault]) -> Node:
+    label = one_line(f"--set {override}")
+    key, equals, value = override.partition("=")
+    parts = _parts(key.strip())
+    if not equals or not all(parts):
+        found.append(Fault(override_place(number, label), f"needs the form key.path=value, but got {quoted(override)}."))
+        return document
+    node, more = read(value, label, key.strip(), number)
+    found += more
+    return document if node is None else _put(document, parts, "", node, found)
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    parts = key.split(".")
+    # Below search.space.ARM a key is a dotted name.
+    return (*parts[:3], ".".join(parts[3:])) if parts[:2] == ["search", "space"] and len(parts) > 4 else tuple(parts)
+
+
+def _put(node: Node, parts: Sequence[str], path: str, new: Node, found: list[Fault]) -> Node:
+    """The node with something new at a path, on which missing maps are made."""
+    if not parts:
+        return new
+    head, *rest = parts
+    if node.value is not None and not isinstance(node.value, Mapping):
+        found.append(Fault(new.place, f"{path}: needs to be a map so that {quoted(head)} can be set in it, but got {node}."))
+        return node
+    inner = node.entries.get(head, Node(None, new.place))
+    return replace(node, value={**node.entries, head: _put(inner, rest, joined(path, head), new, found)})
+
+
+def _study(faults: Faults, root: Node) -> Study:
+    found = entries(faults, root, "", _KEYS, _REQUIRED)
+    nothing = Node({}, root.place)
+    name = single(faults, found.get("study"), "study", Need(NAME_NEED, is_name), "")
+    question = single(faults, found.get("question"), "question", words(), "")
+    seed = single(faults, found.get("seed"), "seed", whole(0, 2**31 - 1), 0)
+    metric = _metric(faults, found.get("metric", nothing))
+    data = _data(faults, found["data"]) if "data" in found else None
+    taught_by, taught = read_network(faults, found["teacher"], "teacher") if "teacher" in found else (None, Recipe())
+    student = read_network(faults, found["student"], "student") if "student" in found else (None, Recipe())
+    drafts: Mapping[str, Draft] = read_arms(faults, found["arms"], "arms", *student) if "arms" in found else {}
+    # null stands for a section that is not there, which is how an override takes one out.
+    searched, confirmed = (found[key] if key in found and found[key].value is not None else None for key in ("search", "confirm"))
+    if searched is None and confirmed is None:
+        faults.add(root.place, "search", "needs to be given, or confirm, or both, but got neither: there is nothing to train.")
+    search: Search | None = None
+    if searched is not None:
+        search, drafts = _search(faults, searched, drafts)
+    warnings = Faults()
+    confirm = None if confirmed is None else _confirm(faults, warnings, confirmed, drafts)
+    if confirmed is not None:
+        _warn_of_arms(warnings, found, drafts, confirm)
+    run = _run(faults, found.get("run", nothing))
+    faults.settle()
+    if data is None or taught_by is None:
+        raise AssertionError("What is missing has a fault.")
+    _warn_of_idle(warnings, found, drafts, Teacher(taught_by, taught), confirm)
+    if search is not None:
+        search = replace(search, spaces={name: draft.space for name, draft in drafts.items() if draft.searched})
+    arms = {name: draft.arm for name, draft in drafts.items()}
+    return Study(
+        name, question, seed, metric, data, Teacher(taught_by, taught), arms, search, confirm, run, warnings=tuple(warnings.lines())
+    )
+
+
+def _metric(faults: Faults, node: Node) -> Metric:
+    default = Metric()
+    found = entries(faults, node, "metric", [field.name for field in fields(Metric)])
+    select = found.get("select")
+    if select is not None and isinstance(select.value, str) and select.value.startswith("test."):
+        hint = nearest(select.value[:100].replace("test.", "validation."), METRICS)
+        sealed = "the test split stays sealed while something is chosen, or its numbers come out too good"
+        faults.add(select.place, "metric.select", f"needs a validation metric, but got {select}: {sealed}.{hint}")
+        return default
+    chooses = single(faults, select, "metric.select", one_of(*(name for name in METRICS if name.startswith("validation."))), default.select)
+    reports = single(
+        faults,
+        found.get("report"),
+        "metric.report",
+        one_of(*METRICS),
+        default.report if "report" in found else f"test.{chooses.partition('.')[2]}",
+    )
+    goal = single(faults, found.get("goal"), "metric.goal", one_of(*GOALS), METRICS[chooses])
+    if goal != METRICS[chooses]:
+        faults.need(found["goal"], "metric.goal", f"{METRICS[chooses]}, which is better for {chooses}")
+    elif METRICS[reports] != goal:
+        faults.need(found["report"], "metric.report", f"a metric to {goal}, like {chooses}")
+    return Metric(chooses, reports, goal)
+
+
+def _data(faults: Faults, node: Node) -> Source | None:
+    if not isinstance(node.value, Mapping):
+        faults.need(node, "data", _REQUIRED["data"])
+        return None
+    source = chosen(faults, node.entries.get("source"), node.place, "data.source", "trainables.data", Source)  # type: ignore[type-abstract] # load() finds a concrete one
+    if source is None:
+        return None
+    before = len(faults)
+    source = filled(faults, source, node.entries, node.place, "data", beside=("source",))
+    misfit = _misfit(source) if len(faults) == before else None
+    if misfit is not None:
+        faults.add(node.place, "data", misfit)
+    return source
+
+
+@functools.lru_cache(maxsize=32)
+def _misfit(source: Source) -> str | None:
+    """Why no block can be drawn from a source, or None. The test split stays sealed."""
+    try:
+        source.load(0, False)
+    except (ValueError, OSError) as error:
+        return one_line(str(error))
+    return None
+
+
+def _search(faults: Faults, node: Node, drafts: Mapping[str, Draft]) -> tuple[Search, Mapping[str, Draft]]:
+    default = Search({})
+    needed = {"space": "a map from all, or an arm, to the names that are searched"}
+    found = entries(faults, node, "search", [*(field.name for field in fields(Search) if field.name != "spaces"), "space"], needed)
+    trials = single(faults, found.get("trials"), "search.trials", whole(1, _MANY), default.trials)
+    smaller = min(default.generation, trials)
+    generation = single(faults, found.get("generation"), "search.generation", whole(1, _MANY), smaller)
+    if generation > trials:
+        faults.need(found["generation"], "search.generation", f"at most as many trials as the whole search, {trials}")
+    search = Search(
+        {},
+        trials,
+        generation,
+        startup=single(faults, found.get("startup"), "search.startup", whole(0, _MANY), default.startup),
+        blocks=single(faults, found.get("blocks"), "search.blocks", whole(1, _MANY), default.blocks),
+        rungs=_rungs(faults, found.get("rungs")),
+        keep=single(faults, found.get("keep"), "search.keep", fraction(), default.keep),
+        sampler=single(faults, found.get("sampler"), "search.sampler", one_of(*SAMPLERS), default.sampler),
+    )
+    return search, read_spaces(faults, found["space"], "search.space", drafts) if "space" in found else drafts
+
+
+def _rungs(faults: Faults, node: Node | None) -> tuple[float, ...]:
+    rungs = several(faults, node, "search.rungs", fraction())
+    for (earlier, _), (later, at) in pairwise(rungs):
+        if later <= earlier:
+            faults.need(at, "search.rungs", f"increasing values, each above the one before ({earlier})")
+    return tuple(rung for rung, _ in rungs)
+
+
+def _confirm(faults: Faults, warnings: Faults, node: Node, drafts: Mapping[str, Draft]) -> Confirm | None:
+    default = Confirm("")
+    found = entries(faults, node, "confirm", [field.name for field in fields(Confirm)], {"base": "the name of an arm"})
+    blocks = single(faults, found.get("blocks"), "confirm.blocks", whole(1, _MANY), default.blocks)
+    if not drafts:
+        return None
+    base = single(faults, found.get("base"), "confirm.base", one_of(*drafts), None)
+    against = several(faults, found.get("against"), "confirm.against", one_of(*drafts))
+    left_out = several(faults, found.get("leave_one_out"), "confirm.leave_one_out", words())
+    for path, names in (("confirm.against", against), ("confirm.leave_one_out", left_out)):
+        seen = {base}
+        for name, at in names:
+            if name in seen:
+                faults.need(at, path, f"distinct names, none of them {base}")
+            elif path == "confirm.leave_one_out" and base is not None:
+                check_left_out(faults, drafts[base], name, at, path)
+            seen.add(name)
+    comparisons = len(against) + len(left_out)
+    needed = blocks_needed(comparisons)
+    if blocks < needed:
+        place = found["blocks"].place if "blocks" in found else node.place
+        warnings.add(
+            place,
+            "confirm.blocks",
+            f"needs at least {needed} blocks for any of {comparisons} comparisons to reach p <= 0.05 after Holm's correction, but got {blocks}.",
+        )
+    return None if base is None else Confirm(base, tuple(n for n, _ in left_out), tuple(n for n, _ in against), blocks)
+
+
+def blocks_needed(comparisons: int) -> int:
+    """Fewest blocks at which the smallest two-sided sign-flip p, 2 / 2^n, times the comparisons is at most 0.05; 1 without any."""
+    return (40 * comparisons - 1).bit_length() if comparisons else 1
+
+
+def _warn_of_arms(warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], confirm: Confirm | None) -> None:
+    if confirm is None:
+        return
+    compared = (confirm.base, *confirm.against)
+    for name, draft in drafts.items():
+        place = found["arms"].entries[name].place
+        if name not in compared:
+            warnings.add(place, joined("arms", name), "needs a place in confirm, as base or in against, but got none: it is not reported.")
+        elif not draft.searched and any(drafts[other].searched for other in compared):
+            warnings.add(place, joined("arms", name), "needs a search as large as that of the arms it is compared with, but got none.")
+
+
+def _warn_of_idle(
+    warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], teacher: Teacher, confirm: Confirm | None
+) -> None:
+    """Of a study without faults: what is given but never counts, because the fields that it depends on are never so."""
+    counting = {name: draft.counting(confirm.leave_one_out if confirm and name == confirm.base else ()) for name, draft in drafts.items()}
+    warn_of_idle(warnings, found["student"], "student", set().union(*counting.values()))
+    warn_of_idle(warnings, found["teacher"], "teacher", {*flat(teacher.model, "model."), *flat(teacher.recipe, "recipe.")})
+    for name, node in found["arms"].entries.items():
+        networks = {key: inner for key, inner in node.entries.items() if key in ("recipe", "model")}
+        method = {key: inner for key, inner in node.entries.items() if key not in ("recipe", "model", "method")}
+        warn_of_idle(warnings, replace(node, value=networks), joined("arms", name), counting[name])
+        warn_of_idle(warnings, replace(node, value=method), joined("arms", name), counting[name], "method.")
+
+
+def _run(faults: Faults, node: Node) -> Run:
+    needs = {
+        "lanes": whole(1, _MANY),
+        "workers": whole(0, _MANY),
+        "device": one_of(*DEVICES),
+        "wandb": one_of(*WANDB),
+        "wandb_project": words(),
+        "storage": words(),
+        "retries": whole(0, _MANY),
+    }
+    default = Run()
+    found = entries(faults, node, "run", list(needs))
+    return replace(
+        default, **{key: single(faults, found.get(key), f"run.{key}", need, getattr(default, key)) for key, need in needs.items()}
+    )

@@ -5,6 +5,7 @@ Importing this does not import torch, so status, table and report start without 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,17 @@ def utc_now() -> datetime:
 def stamp(clock: Clock) -> str:
     """The clock's time as events tell it: UTC, ISO-8601, microseconds."""
     return clock().astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def finite(value: Any) -> Any:
+    """The value with every number that JSON has no word for as an object: ``{"nonfinite": "nan"}``, ``"inf"`` or ``"-inf"``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"nonfinite": str(float(value))}
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return value
 
 
 def study_event(

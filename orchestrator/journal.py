@@ -12,14 +12,13 @@ Who writes or reads facts imports from here: the events, the record that they ma
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import StorageError
-from orchestrator.events import SCHEMA_VERSION, Clock, Event, cell_event, choice_event, end_event, row_event, study_event, utc_now
+from orchestrator.events import SCHEMA_VERSION, Clock, Event, cell_event, choice_event, end_event, finite, row_event, study_event, utc_now
 from orchestrator.record import Attempt, Record, record_of
 from orchestrator.storage import LocalFolder, RemoteFolder, StudyLock, folder_at
 
@@ -111,18 +110,8 @@ def _line(event: Event) -> bytes:
     try:
         text = json.dumps(event, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        text = json.dumps(_finite(event), allow_nan=False, separators=(",", ":"))
+        text = json.dumps(finite(event), allow_nan=False, separators=(",", ":"))
     return text.encode("ascii") + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"nonfinite": str(float(value))}
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 def _given_back(found: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from orchestrator.errors import StorageError
-from orchestrator.events import SCHEMA_VERSION, Event
+from orchestrator.events import SCHEMA_VERSION, Event, finite
 from orchestrator.record import Attempt, Record
 from orchestrator.schema import TIME_COLUMNS, schema_of, table_of
 from orchestrator.storage import Folder, folder_at
@@ -168,7 +168,7 @@ def _in_order(record: Record) -> list[Attempt]:
 
 
 def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(finite(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 # Files

@@ -24,7 +24,7 @@ from orchestrator.journal import Journal
 from orchestrator.progress import Pace, Progress, clock
 from orchestrator.record import Record, record_of
 from orchestrator.storage import StudyLock
-from orchestrator.study import Study
+from orchestrator.study import METRICS, Study
 from orchestrator.sweep import Sweep
 from trainables.distiller import term_names
 
@@ -206,10 +206,8 @@ def _launch_event(study: Study, launch: Launch) -> Event:
 
 def _metrics(study: Study) -> list[str]:
     """Every metric that a cell of the study may end with."""
-    from trainables.loop import metric_names
-
     terms = dict.fromkeys(name for arm in study.arms.values() for name in term_names(arm.method))
-    return metric_names(terms)
+    return [*METRICS, "test.teacher_accuracy", "train.loss", *(f"train.{name}" for name in terms)]
 
 
 @contextlib.contextmanager

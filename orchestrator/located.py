@@ -265,6 +265,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None if isinstance(resolved(text), str) else "'"
+    if any(end in text for end in "\x85\u2028\u2029"):
+        style = '"'  # the only style in which PyYAML brings these ends of line back
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

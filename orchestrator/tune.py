@@ -115,6 +115,10 @@ class _SweepSearch(Searcher):
         else:
             self._deliver(self._sweep.give(result["row"]))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher for a restore, and ours is rebuilt from the journal."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the state."""
 
@@ -165,6 +169,10 @@ class _Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._asked()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as for the searcher."""
+        return {}
 
 
 @contextlib.contextmanager

@@ -99,9 +99,7 @@ def tunables(value: Any) -> tuple[Tunable, ...]:
 
 @functools.cache  # every view of a value starts here: a hundred times as fast
 def _tunables_of(kind: type[Any]) -> tuple[Tunable, ...]:
-    return tuple(
-        dataclasses.replace(field.metadata[_KEY], name=field.name) for field in dataclasses.fields(kind) if _KEY in field.metadata
-    )
+    return tuple(dataclasses.replace(field.metadata[_KEY], name=field.name) for field in dataclasses.fields(kind) if _KEY in field.metadata)
 
 
 def check(value: Any) -> None:

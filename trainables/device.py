@@ -17,6 +17,8 @@ from torch import Tensor
 from search_spaces import nearest
 
 NAMES = ("auto", "cpu", "cuda", "xla")
+_ZIP = b"PK"
+"""How a file that torch saves begins. Anything else would go to torch's reader for files of before 2020."""
 
 
 def seed_of(*parts: int | str) -> int:
@@ -109,12 +111,13 @@ class Device(ABC):
         Raises:
             ValueError: the bytes are something else, or were cut off.
         """
+        need = f"Reading tensors needs the bytes of a whole file that torch saved, but got {len(data)} bytes"
+        if not data.startswith(_ZIP):
+            raise ValueError(f"{need} of something else.")
         try:
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-            raise ValueError(
-                f"Reading tensors needs bytes of a whole file that torch saved, but got {len(data)} others: {error}"
-            ) from error
+            raise ValueError(f"{need}: {error}") from error
 
 
 @final

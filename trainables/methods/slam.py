@@ -28,7 +28,7 @@ available: the margin as covariate, correctness as its target and the mixing for
 last; the threshold rule for k with 0.9 and its cap are weakly sourced, as is alpha = 1 on labelled rows.
 
 Departure: accuracies are clipped from above at 0.999, since isotonic regression gives exactly 1 on its top block of a small split.
-Departure: accuracies below 1e-6 count as 1e-6, which keeps the loss finite where a lower bound of 0 meets an estimate of 0.
+Departure: accuracies below 2^-20 (1e-6) count as that, which keeps the loss finite where a lower bound of 0 meets an estimate of 0.
 Departure: renormalised stands for Keras's categorical_crossentropy on the unnormalised mix, without its clip to [1e-7, 1 - 1e-7].
 Departure: constant accuracy, the confidence covariate, fixed k and accuracy_ramp are ours, for ablation; the paper's alpha is static.
 Departure: the floor is one number; for normalised the paper's argument would give 1/k(x) at each row.
@@ -52,8 +52,8 @@ ISOTONIC, CONSTANT = "isotonic", "constant"
 MARGIN, CONFIDENCE = "margin", "confidence"
 THRESHOLD, FIXED = "threshold", "fixed"
 
-SMALLEST_ACCURACY = 1e-6
-"""What an estimated accuracy of 0 counts as, so that its log is finite."""
+SMALLEST_ACCURACY = 2.0**-20
+"""What an estimated accuracy of 0 counts as, so that its log is finite. A power of two: one minus it is exact in float32."""
 
 STATIC = Schedule(end=1.0)
 """The estimate as it is, throughout: the paper. Its ``end`` is where a ramp that is not constant arrives."""
@@ -180,7 +180,7 @@ def log_mix(log_probability: Tensor, error: Tensor, k: Tensor, top: Tensor, mixi
     error = torch.where(k > 1, error, 0.0).clamp(max=1 - SMALLEST_ACCURACY).unsqueeze(1)  # (B, 1)
     log_share = error.log()  # minus infinity where nothing is mixed in
     if mixing == NORMALISED:
-        log_share = log_share - (k - 1).clamp(min=1).log().unsqueeze(1)
+        log_share = log_share - (k - 1).clamp(min=1).to(log_probability).log().unsqueeze(1)
     others = torch.where(top, log_share + log_complement(log_probability), -torch.inf)
     mixed = log_add(torch.log1p(-error) + log_probability, others)
     return mixed - mixed.logsumexp(dim=-1, keepdim=True) if mixing == RENORMALISED else mixed

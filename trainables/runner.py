@@ -83,6 +83,9 @@ class Runner:
             raise ValueError(
                 f"A Runner needs workers to be its process group's size, but got workers={self._workers}, size={self._device.size}."
             )
+        # Workers meet before they read the store: by then the one that writes is done with the leg before.
+        here = torch.zeros(1, device=self._device.torch_device)
+        self._device.all_gather(here)
         if live is not None and live.trial.id == leg.trial.id and live.until <= leg.until:
             training = live
         else:
@@ -90,8 +93,8 @@ class Runner:
             saved = self._saved(leg.trial)
             if saved is not None and saved["until"] <= leg.until:
                 training.load_state_dict(saved)
-        # Workers that lost a race with the store's removals could stand at different steps, and would wait for each other for ever.
-        steps = self._device.all_gather(torch.tensor([training.steps], device=self._device.torch_device))
+        # Workers that stood at different steps would wait for each other for ever.
+        steps = self._device.all_gather(here + training.steps)
         return training if bool((steps == steps[0]).all()) else self._fresh(leg.trial)
 
     def _fresh(self, trial: Trial) -> Training:

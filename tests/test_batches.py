@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.toys import Blobs
+from trainables.batches import Order, RowProbe, resident, taken
+from trainables.device import Cpu, Device
+from trainables.distiller import Outputs
+
+
+def _worker(rank, size):
+    class Claimed(Device):
+        torch_device = torch.device("cpu")
+        settle = seed = generators_kept = boundary = is_out_of_memory = peak_memory = compilations = None
+
+    Claimed.rank, Claimed.size = rank, size
+    return Claimed()
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(50, 16), (48, 16), (7, 16), (1, 1), (50, 49)])
+def test_an_epoch_visits_every_row_once(rows, batch):
+    order = Order(rows, batch, epochs=3, seed=0)
+    epoch = order.epoch(0, Cpu())
+    assert sorted(epoch.rows[epoch.weight > 0].tolist()) == list(range(rows))
+    assert epoch.rows.shape == epoch.weight.shape == (order.steps_per_epoch, min(rows, batch))
+    assert epoch.total.tolist() == epoch.weight.sum(1).tolist()
+    assert order.steps == 3 * -(-rows // min(rows, batch))
+
+
+def test_padding_repeats_the_first_row_of_its_batch():
+    epoch = Order(50, 16, epochs=1, seed=0).epoch(0, Cpu())
+    assert epoch.total.tolist() == [16, 16, 16, 2]
+    assert (epoch.rows[3, 2:] == epoch.rows[3, 0]).all()
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def rows(seed, number, epochs=9):
+        return Order(50, 16, epochs, seed).epoch(number, Cpu()).rows
+
+    torch.manual_seed(0)
+    first = rows(0, 1)
+    torch.manual_seed(1)
+    assert torch.equal(rows(0, 1, epochs=2), first)
+    assert not torch.equal(rows(0, 2), first)
+    assert not torch.equal(rows(1, 1), first)
+    assert not torch.equal(rows(1, 0), first)
+
+
+@pytest.mark.parametrize(("rows", "batch", "size"), [(50, 16, 2), (50, 16, 3), (50, 15, 4), (3, 16, 2), (1, 4, 3)])
+def test_workers_share_each_batch(rows, batch, size):
+    order = Order(rows, batch, epochs=1, seed=4)
+    whole = order.epoch(0, Cpu())
+    parts = [order.epoch(0, _worker(rank, size)) for rank in range(size)]
+    assert len({part.rows.shape for part in parts}) == 1
+    for step in range(order.steps_per_epoch):
+        seen = [row for part in parts for row in part.rows[step][part.weight[step] > 0].tolist()]
+        assert sorted(seen) == sorted(whole.rows[step][whole.weight[step] > 0].tolist())
+        for part in parts:
+            assert (part.rows[step][part.weight[step] == 0] == whole.rows[step, 0]).all()
+            assert part.total[step] == whole.total[step]
+
+
+def test_the_truth_of_unlabelled_rows_ends_here():
+    splits = Blobs().load(0, opens_test=True)
+    assert (splits.labels[12:] > 0).any()  # this source gives it away
+    data = resident(splits, Cpu())
+    assert data.label[:12].tolist() == splits.labels[:12].tolist()
+    assert (data.label[12:] == 0).all()
+    assert data.is_labelled.tolist() == [1.0] * 12 + [0.0] * 38
+    assert data.shape == (1, 1, 2)
+
+
+def test_sealed_stays_sealed():
+    data = resident(Blobs().load(0, opens_test=False), Cpu())
+    assert data.test_inputs is None
+    assert data.test_labels is None
+
+
+def test_taken():
+    outputs = Outputs(torch.arange(6).reshape(3, 2), {"a": torch.arange(12).reshape(3, 2, 2)})
+    found = taken(outputs, torch.tensor([2, 0]))
+    assert found.logits.tolist() == [[4, 5], [0, 1]]
+    assert found.features["a"].tolist() == [[[8, 9], [10, 11]], [[0, 1], [2, 3]]]
+
+
+def test_a_probe_goes_through_rows_in_order():
+    data = resident(Blobs().load(0, opens_test=False), Cpu())
+    teacher = Outputs(torch.randn(50, 3), {})
+    held = Outputs(torch.randn(20, 3), {})
+    probe = RowProbe(data, 50, teacher, held)
+    batch, outputs = next(probe.train())
+    assert batch.row.tolist() == list(range(50))
+    assert torch.equal(outputs.logits, teacher.logits)
+    assert torch.equal(batch.label, data.label)
+    batch, outputs = next(probe.holdout())
+    assert torch.equal(batch.label, data.holdout_labels)
+    assert batch.is_labelled.tolist() == [1.0] * 20
+    assert (float(batch.total), float(batch.progress)) == (20.0, 0.0)
+    assert torch.equal(outputs.logits, held.logits)
+
+
+def test_a_probe_keeps_what_was_not_asked_for():
+    probe = RowProbe(resident(Blobs().load(0, opens_test=False), Cpu()), 50, None, None)
+    with pytest.raises(ValueError, match="holdout=True"):
+        next(probe.holdout())
+    with pytest.raises(ValueError, match="teacher=True"):
+        next(probe.train())

@@ -15,8 +15,10 @@ from orchestrator import plan
 from orchestrator.events import Event, cell_event, choice_event, row_event
 from orchestrator.plan import Cell
 from orchestrator.record import Record
+from orchestrator.search import Proposal
 from orchestrator.study import Arm, Confirm, Study
-from orchestrator.tuning import END, Arrivals, Candidate, Generations, Tuning
+from orchestrator.tuning import END, Arrivals, Candidate, Generations, Hooks, Tuning
+from search_spaces import Space
 from trainables.trial import FAILED, FAILURES, OK, RUNNING, STOPPED, Leg, Row
 
 
@@ -55,7 +57,10 @@ class Sweep:
         kind = Arrivals if asynchronous else Generations
         if study.search is not None:
             for name in study.search.spaces:
-                self._tunings[name] = kind(study, study.search, study.arms[name], self._enter, self._stop)
+                tuning = kind(study, study.search, study.arms[name], Hooks(self._enter, self._stop, self._score))
+                self._tunings[name] = tuning
+                if isinstance(tuning, Arrivals):
+                    tuning.restore(_proposals(record, name, tuning.space))
         self._settle()
         if study.confirm is not None:
             # Their seeds are known already, so they fill lanes that wait for a generation to end.
@@ -179,7 +184,8 @@ class Sweep:
 
     def _apply(self, standing: Standing, status: str, progress: float, metrics: Mapping[str, float]) -> None:
         standing.progress = progress
-        standing.levels[progress] = metrics
+        if status in (RUNNING, OK):
+            standing.levels[progress] = metrics
         if status != RUNNING:
             standing.status = status
 
@@ -208,9 +214,7 @@ class Sweep:
         """Do all that has become decidable."""
         self._fail_orphans()
         for name, tuning in self._tunings.items():
-            self._score(tuning)
             tuning.settle()
-            self._score(tuning)
             self._spread_goals(tuning)
             if tuning.is_done and name not in self._chosen and tuning.best is not None:
                 self._chosen[name] = tuning.best
@@ -227,17 +231,16 @@ class Sweep:
                 row = Row(standing.cell.id, FAILED, 0.0, 0, {}, message=f"Its teacher {teacher.id} failed.")
                 self._events.append(row_event(standing.cell.id, standing.attempt, row))
 
-    def _score(self, tuning: Tuning) -> None:
+    def _score(self, candidates: Sequence[Candidate]) -> None:
         """Bring candidates up to date with the rows of their cells."""
         metric = self.study.metric.select
-        for candidate in tuning.candidates:
+        for candidate in candidates:
             standings = [self.cells[cell.id] for cell in candidate.cells]
             if any(s.status in FAILURES for s in standings):
                 candidate.failed = True
-            for level in tuning.levels:
-                if all(level in s.levels for s in standings) and not candidate.failed:
-                    values = [s.levels[level].get(metric, math.nan) for s in standings]
-                    candidate.scores[level] = math.fsum(values) / len(values)
+            for level in set.intersection(*(set(s.levels) for s in standings)):
+                values = [s.levels[level].get(metric, math.nan) for s in standings]
+                candidate.scores[level] = math.fsum(values) / len(values)
 
     def _spread_goals(self, tuning: Tuning) -> None:
         for candidate in tuning.candidates:
@@ -282,3 +285,12 @@ class Sweep:
         if self.study.confirm is not None and self.variants is None and not self.problems:
             count += plan.outline(self.study).confirm_cells
         return count
+
+
+def _proposals(record: Record, arm: str, space: Space) -> list[Proposal]:
+    """The proposals of an arm's search that a journal holds, by number."""
+    cells = {a.plan["number"]: a.plan for a in record.attempts if a.plan["stage"] == plan.SEARCH and a.plan["arm"] == arm}
+    return [
+        Proposal({name: cell["config"][name] for name in space.names if name in cell["config"]}, cell["proposed_by"])
+        for _, cell in sorted(cells.items())
+    ]

@@ -35,26 +35,39 @@ class Candidate:
     stopped: bool = False
 
     @property
-    def is_final(self) -> bool:
-        return self.failed or self.stopped or END in self.scores
+    def reached(self) -> bool:
+        """Whether nothing is left to be trained up to its goal. After a restart there may be scores, or a failure, beyond it."""
+        return self.stopped or self.goal in self.scores or self.failed
 
     @property
-    def reached(self) -> bool:
-        """Whether nothing is left to be trained up to its goal."""
-        return self.is_final or self.goal in self.scores
+    def is_final(self) -> bool:
+        """Whether nothing is left to be trained or decided."""
+        return self.stopped or (self.goal == END if self.goal in self.scores else self.failed)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a search asks of the sweep."""
+
+    enter: Callable[[Cell], None]
+    """Put a cell into the plan."""
+    stop: Callable[[Cell], None]
+    """Do not continue a cell."""
+    score: Callable[[Sequence[Candidate]], None]
+    """Bring candidates up to date with the rows of their cells."""
 
 
 class Tuning:
     """The search of one arm. ``settle`` is called after every change and does all that has become decidable."""
 
-    def __init__(self, study: Study, settings: Search, arm: Arm, enter: Callable[[Cell], None], stop: Callable[[Cell], None]) -> None:
+    def __init__(self, study: Study, settings: Search, arm: Arm, hooks: Hooks) -> None:
         self.study, self.settings, self.arm = study, settings, arm
         self.space = settings.spaces[arm.name]
         self.sign = study.metric.sign
         self.candidates: list[Candidate] = []
         self.is_used_up = False
         """Whether the space has no further point."""
-        self._enter, self._stop = enter, stop
+        self._hooks = hooks
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -92,16 +105,19 @@ class Tuning:
         )
         self.is_used_up = len(proposals) < count
         for proposal in proposals:
-            number = len(self.candidates)
-            cells = plan.search_cells(self.study, self.settings, self.arm.changed(proposal.point), number, generation, proposal.proposed_by)
-            self.candidates.append(Candidate(number, generation, proposal.point, proposal.proposed_by, cells, self.levels[0]))
-            for cell in cells:
-                self._enter(cell)
+            self._add(proposal, generation)
+
+    def _add(self, proposal: search.Proposal, generation: int) -> None:
+        number = len(self.candidates)
+        cells = plan.search_cells(self.study, self.settings, self.arm.changed(proposal.point), number, generation, proposal.proposed_by)
+        self.candidates.append(Candidate(number, generation, proposal.point, proposal.proposed_by, cells, self.levels[0]))
+        for cell in cells:
+            self._hooks.enter(cell)
 
     def _end_early(self, candidate: Candidate) -> None:
         candidate.stopped = True
         for cell in candidate.cells:
-            self._stop(cell)
+            self._hooks.stop(cell)
 
 
 def _before_end(candidate: Candidate) -> dict[float, float]:
@@ -113,6 +129,8 @@ class Generations(Tuning):
 
     def settle(self) -> None:
         while True:
+            # Anew each time round: after a restart, the rows of a generation just proposed may all be there.
+            self._hooks.score(self.candidates)
             generation = [c for c in self.candidates if c.generation == self._current]
             if all(c.is_final for c in generation):
                 if self.all_proposed:
@@ -132,8 +150,8 @@ class Generations(Tuning):
         """At a rung: some of the generation go on, the others are stopped."""
         racing = [c for c in generation if not c.is_final]
         level = racing[0].goal
-        # Members that failed on the way count against the share that goes on, as stopped ones would.
-        at_start = [c for c in generation if c in racing or (c.failed and c.goal == level)]
+        # Members that failed on the way to this rung count against the share that goes on.
+        at_start = [c for c in generation if not c.stopped and c.goal == level]
         going_on = rungs.survivors({c.number: c.scores.get(level) for c in at_start}, self.settings.keep, self.sign)
         for c in racing:
             if c.number in going_on:
@@ -145,8 +163,18 @@ class Generations(Tuning):
 class Arrivals(Tuning):
     """Asynchronous successive halving: promote whoever is in the top share of a rung now, else propose a new candidate."""
 
+    def restore(self, proposals: Sequence[search.Proposal]) -> None:
+        """Enter the proposals of earlier launches, in their order: they cannot be derived again, for they hung on arrival."""
+        for proposal in proposals:
+            self._add(proposal, len(self.candidates))
+        # Whoever has a score at a level had been promoted to it.
+        self._hooks.score(self.candidates)
+        for c in self.candidates:
+            c.goal = max([c.goal, *c.scores])
+
     def settle(self) -> None:
         """Stop whoever can no longer be promoted, once nothing more will arrive."""
+        self._hooks.score(self.candidates)
         if self.all_proposed and all(c.reached for c in self.candidates):
             if self._promote():
                 return
@@ -165,7 +193,7 @@ class Arrivals(Tuning):
 
     def _promote(self) -> bool:
         for level, higher in reversed(list(zip(self.levels[:-1], self.levels[1:], strict=True))):
-            arrived = {c.number: None if c.failed else c.scores[level] for c in self.candidates if level in c.scores}
+            arrived = {c.number: c.scores[level] for c in self.candidates if level in c.scores}
             promoted = frozenset(n for n in arrived if self.candidates[n].goal > level or self.candidates[n].is_final)
             number = rungs.promotable(arrived, promoted, self.settings.keep, self.sign)
             if number is not None:

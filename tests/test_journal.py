@@ -514,6 +514,7 @@ def test_the_latest_attempt_is_the_cell_s_and_goes_on_from_the_rungs_of_earlier_
     assert record.cells["c"].status is None
     assert [row["progress"] for row in record.rows_of("c")] == [0.25, 0.5]
     record.add(came("c", "running", 0.5, attempt=2))
+    assert [(row["progress"], row["attempt"]) for row in record.rows_of("c")] == [(0.25, 1), (0.5, 2)]
     record.add(came("c", "ok", 1.0, attempt=2))
     assert [(row["progress"], row["attempt"]) for row in record.rows_of("c")] == [(0.25, 1), (0.5, 2), (1.0, 2)]
     failed = record_of([planned("c"), came("c", "running", 0.25), came("c", "failed", 0.3), planned("c", 2)])

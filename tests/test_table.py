@@ -157,8 +157,9 @@ PLAN = [
     planned("s3", {}, number=3),
     planned("x1", {}, stage="confirm", arm="slam, mixing=off", generation=None, number=None, block=1, proposed_by="design"),
     planned("x0", {}, stage="confirm", arm="slam", generation=None, number=None, proposed_by="design"),
-    planned("f0", {}, number=4),
     planned("f0", {}, number=4, attempt=2),
+    planned("f0", {}, number=4),
+    planned("t0", {}, stage="teacher", arm="teacher", method=None, generation=None, number=None, proposed_by="design"),
 ]
 ROWS = [
     measured("t1", 1.0, 0.9),
@@ -173,9 +174,10 @@ ROWS = [
     measured("x0", 1.0, 0.85),
     came("f0", "failed", 0.0, message="boom", trace="line 1\nline 2"),
     measured("f0", 1.0, 0.1, attempt=2),
+    measured("t0", 1.0, 0.8),
 ]
-ORDER = [("t1", 1), ("s0", 1), ("s1b", 1), ("s1", 1), ("f0", 1), ("f0", 2), ("k0", 1), ("x0", 1), ("x1", 1)]
-"""By stage, arm as the plan has them (teacher, slam, kd, "slam, mixing=off"), number, block, attempt. s2 and s3 are not finished."""
+ORDER = [("t0", 1), ("t1", 1), ("s0", 1), ("s1b", 1), ("s1", 1), ("f0", 1), ("f0", 2), ("k0", 1), ("x0", 1), ("x1", 1)]
+"""By stage, arm as the plan has them (teacher, slam, kd, "slam, mixing=off"), number, block, attempt, cell; s2 and s3 are not finished."""
 
 
 def whole() -> Record:
@@ -332,12 +334,12 @@ def test_a_metric_that_was_not_declared_is_said() -> None:
 def test_rows_are_the_finished_attempts_in_the_order_of_the_plan() -> None:
     frame = trials_frame(whole())
     assert list(zip(frame["cell"].to_pylist(), frame["attempt"].to_pylist(), strict=True)) == ORDER
-    assert frame["status"].to_pylist() == ["ok", "ok", "ok", "stopped", "failed", "ok", "ok", "ok", "ok"]
+    assert frame["status"].to_pylist() == ["ok", "ok", "ok", "ok", "stopped", "failed", "ok", "ok", "ok", "ok"]
 
 
 def test_a_row_says_all_that_is_known() -> None:
     rows = trials_frame(whole()).to_pylist()
-    assert rows[1] == {
+    assert rows[2] == {
         "study": "quick",
         "cell": "s0",
         "attempt": 1,
@@ -372,7 +374,7 @@ def test_a_row_says_all_that_is_known() -> None:
         "lock_hash": "10c4",
         "space_fingerprint": "5face",
     }
-    stopped, failed = rows[3], rows[4]
+    stopped, failed = rows[4], rows[5]
     assert [stopped[name] for name in ("progress", "steps", "metric.validation.accuracy", "host")] == [0.5, 50, 0.3, "a"]
     assert [failed[name] for name in ("message", "trace", "metric.validation.accuracy")] == ["boom", "line 1\nline 2", None]
     assert rows[0]["generation"] is rows[0]["number"] is rows[0]["method"] is None
@@ -394,7 +396,7 @@ def test_the_code_of_a_row_is_that_of_its_launch() -> None:
 
 def test_reports_are_long_and_only_of_finished_attempts() -> None:
     rows = reports_frame(whole()).to_pylist()
-    assert [tuple(row.values()) for row in rows[2:6]] == [
+    assert [tuple(row.values()) for row in rows[4:8]] == [
         ("quick", "s0", 1, 50, 0.5, "validation.accuracy", 0.4),
         ("quick", "s0", 1, 50, 0.5, "validation.nll", 0.6),
         ("quick", "s0", 1, 100, 1.0, "validation.accuracy", 0.6),
@@ -719,15 +721,15 @@ def test_every_difference_is_said() -> None:
     for name in frame.column_names:
         if name in TIME_COLUMNS or name in ("cell", "attempt"):
             continue
-        old = frame[name].to_pylist()[1]
+        old = frame[name].to_pylist()[2]
         new = {"string": "other", "int64": 99, "double": 0.125, "bool": True}[str(frame.schema.field(name).type)]
-        assert same(frame, changed(frame, name, 1, new)) == [f"cell s0 attempt 1: {name} is {old!r} in the first, {new!r} in the second"]
-    assert same(changed(frame, "metric.validation.nll", 1, math.nan), frame) == [
+        assert same(frame, changed(frame, name, 2, new)) == [f"cell s0 attempt 1: {name} is {old!r} in the first, {new!r} in the second"]
+    assert same(changed(frame, "metric.validation.nll", 2, math.nan), frame) == [
         "cell s0 attempt 1: metric.validation.nll is nan in the first, 0.4 in the second"
     ]
-    assert len(same(changed(frame, "metric.validation.nll", 1, math.nan), changed(frame, "metric.validation.nll", 1, None))) == 1
-    assert same(frame, frame.slice(1)) == ["cell t1 attempt 1 is only in the first"]
-    assert same(frame.slice(1), frame) == ["cell t1 attempt 1 is only in the second"]
+    assert len(same(changed(frame, "metric.validation.nll", 2, math.nan), changed(frame, "metric.validation.nll", 2, None))) == 1
+    assert same(frame, frame.slice(1)) == ["cell t0 attempt 1 is only in the first"]
+    assert same(frame.slice(1), frame) == ["cell t0 attempt 1 is only in the second"]
     assert same(frame, pa.concat_tables([frame.slice(1), frame.slice(0, 1)])) == ["the rows stand in another order"]
     assert same(frame, pa.concat_tables([frame, frame.slice(0, 1)])) == ["a row stands more than once in the second"]
     assert same(frame, frame.drop_columns(["arm"])) == ["column arm is only in the first"]
@@ -736,6 +738,6 @@ def test_every_difference_is_said() -> None:
     whole_numbers = frame.set_column(11, "progress", frame["progress"].cast(pa.float32()))
     assert same(frame, whole_numbers) == ["column progress is double in the first, float in the second"]
     reports = reports_frame(whole())
-    assert same(reports, changed(reports, "value", 3, 0.5)) == [
+    assert same(reports, changed(reports, "value", 5, 0.5)) == [
         "cell s0 attempt 1 step 50 metric validation.nll: value is 0.6 in the first, 0.5 in the second"
     ]

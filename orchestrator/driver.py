@@ -27,6 +27,8 @@ from orchestrator.storage import StudyLock
 from orchestrator.study import METRICS, Study
 from orchestrator.sweep import Sweep
 from trainables.distiller import term_names
+from trainables.runner import Runner, name_of_checkpoint
+from trainables.store import Store
 
 if TYPE_CHECKING:
     from orchestrator.lanes import Host, MakeRunner
@@ -94,6 +96,7 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         status = "interrupted" if interrupted or not sweep.is_done else "complete"
         hands.deliver([end_event(status=status, counts=sweep.counts())])
         table.write(record, folder)
+        _forget_checkpoints(sweep, folder)
     if status == "interrupted":
         counts = sweep.counts()
         done = counts["ok"] + counts["stopped"] + counts["failed"]
@@ -159,9 +162,19 @@ def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], Non
 
 
 def _make_runner(folder: str, device: str, workers: int) -> Host:
-    from trainables.runner import Runner
+    return Runner(_artifacts(folder), device, workers)
 
-    return Runner(f"{folder}/artifacts", device, workers)
+
+def _forget_checkpoints(sweep: Sweep, folder: str) -> None:
+    """Remove checkpoints of cells that early stopping ended or that failed; a lane removes those of cells that reach the end."""
+    store = Store(_artifacts(folder))
+    for name, standing in ((name_of_checkpoint(cell), standing) for cell, standing in sweep.cells.items()):
+        if standing.status is not None and store.exists(name):
+            store.remove(name)
+
+
+def _artifacts(folder: str) -> str:
+    return f"{folder}/artifacts"
 
 
 def _check_same_study(study: Study, launch: Launch, record: Record, folder: str) -> None:

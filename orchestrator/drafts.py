@@ -54,6 +54,8 @@ class Draft:
     model: Family | None
     searched: Mapping[str, Searched] = field(default_factory=dict)
     """Dotted name to what is searched there."""
+    doubtful: frozenset[str] = frozenset()
+    """Parts with a fault in themselves or in what is searched of them. What they can never reach is not known then."""
 
     def part(self, name: str) -> Any:
         """Method, recipe or model; None where it is missing."""
@@ -133,27 +135,35 @@ def read_model(faults: Faults, node: Node | None, path: str, base: Family | None
     return base if base is None else filled(faults, base, node.entries, node.place, path, beside=("family",))
 
 
-def read_arms(faults: Faults, node: Node, path: str, model: Family | None, recipe: Recipe) -> dict[str, Draft]:
-    """Name to draft; ``model`` and ``recipe`` are the student's."""
+def read_arms(faults: Faults, node: Node, path: str, model: Family | None, recipe: Recipe, doubtful: Iterable[str]) -> dict[str, Draft]:
+    """Name to draft; ``model`` and ``recipe`` are the student's, and ``doubtful`` says which of them may have a fault."""
     if not _is_map(faults, node, path):
         return {}
     if not node.entries:
         faults.need(node, path, "at least one arm")
-    return {name: _read_arm(faults, name, inner, joined(path, name), model, recipe) for name, inner in node.entries.items()}
+    start = Draft("", None, recipe, model, doubtful=frozenset(doubtful))
+    return {name: _read_arm(faults, name, inner, joined(path, name), start) for name, inner in node.entries.items()}
 
 
-def _read_arm(faults: Faults, name: str, node: Node, path: str, model: Family | None, recipe: Recipe) -> Draft:
+def _read_arm(faults: Faults, name: str, node: Node, path: str, student: Draft) -> Draft:
     if not is_name(name) or name == ALL:
         faults.add(node.place, path, f"needs {NAME_NEED}, other than {ALL}, but got {quoted(name)}.")
     if not _is_map(faults, node, path):
-        return Draft(name, None, recipe, model)
+        return replace(student, name=name, doubtful=frozenset(_PARTS))
     given = node.entries
-    recipe = read_recipe(faults, given.get("recipe"), joined(path, "recipe"), recipe)
-    model = read_model(faults, given.get("model"), joined(path, "model"), model)
+    doubtful = set(student.doubtful)
+    before = len(faults)
+    recipe = read_recipe(faults, given.get("recipe"), joined(path, "recipe"), student.recipe)
+    model = read_model(faults, given.get("model"), joined(path, "model"), student.model)
+    if len(faults) > before:
+        doubtful |= {"recipe", "model"}
+    before = len(faults)
     method = chosen(faults, given.get("method"), node.place, joined(path, "method"), "trainables.methods", Distiller)  # type: ignore[type-abstract] # load() finds a concrete one
     if method is not None:
         method = filled(faults, method, given, node.place, path, beside=_PARTS)
-    return Draft(name, method, recipe, model)
+    if len(faults) > before:
+        doubtful.add("method")
+    return Draft(name, method, recipe, model, doubtful=frozenset(doubtful))
 
 
 def _is_map(faults: Faults, node: Node, path: str) -> bool:
@@ -166,11 +176,15 @@ def _is_map(faults: Faults, node: Node, path: str) -> bool:
 def read_spaces(faults: Faults, node: Node, path: str, drafts: Mapping[str, Draft]) -> Mapping[str, Draft]:
     """The drafts with what is searched of each."""
     sections = {
-        name: inner for name, inner in entries(faults, node, path, (ALL, *drafts)).items() if _is_map(faults, inner, joined(path, name))
+        name: inner
+        for name, inner in entries(faults, node, path, tuple(dict.fromkeys((ALL, *drafts)))).items()
+        if _is_map(faults, inner, joined(path, name))
     }
-    shared = sections.pop(ALL, None)
+    shared = sections.pop(ALL, Node({}, node.place))
+    if not any(section.entries for section in (shared, *sections.values())):
+        faults.need(node, path, "at least one name that is searched")
     found: dict[str, dict[str, Searched]] = {name: {} for name in drafts}
-    for name, inner in (shared.entries if shared else {}).items():
+    for name, inner in shared.entries.items():
         # What an arm's own section says of the name counts for that arm.
         targets = [draft for draft in drafts.values() if draft.name not in sections or name not in sections[draft.name].entries]
         for draft, searched in _read_searched(faults, targets, name, inner, joined(joined(path, ALL), name)):
@@ -179,11 +193,13 @@ def read_spaces(faults: Faults, node: Node, path: str, drafts: Mapping[str, Draf
         for name, inner in given.entries.items():
             for _, searched in _read_searched(faults, [drafts[section]], name, inner, joined(joined(path, section), name)):
                 found[section][name] = searched
-    if not any(found.values()) and all(not inner.entries for inner in (*sections.values(), *([shared] if shared else []))):
-        faults.need(node, path, "at least one name that is searched")
-    searching = {name: replace(draft, searched=found[name]) for name, draft in drafts.items()}
-    for draft in searching.values():
-        _check_reach(faults, draft)
+    searching: dict[str, Draft] = {}
+    for name, draft in drafts.items():
+        lost = {*shared.entries, *(sections[name].entries if name in sections else ())} - set(found[name])
+        heads = {other.partition(".")[0] for other in lost}
+        doubtful = draft.doubtful | (heads if heads <= set(_PARTS) else set(_PARTS))
+        searching[name] = replace(draft, searched=found[name], doubtful=doubtful)
+        searching[name] = replace(searching[name], doubtful=doubtful | _check_reach(faults, searching[name]))
     return searching
 
 
@@ -227,24 +243,25 @@ def _why_unknown(name: str, targets: list[Draft], known: list[str]) -> str:
     return f"needs a field of {arms} under method, recipe or model, but got {quoted(name)}.{nearest(name[:100], known)}"
 
 
-def _check_reach(faults: Faults, draft: Draft) -> None:
+def _check_reach(faults: Faults, draft: Draft) -> set[str]:
+    """Keep what a search could never, or must never, arrive at; the parts in which there is such a thing."""
+    found: set[str] = set()
     for part in _PARTS:
-        domains = draft.domains(part)
-        before = len(faults)
-        for name in domains:
-            need = out_of_reach(draft.part(part), name, domains)
-            if need is not None:
-                searched = draft.searched[f"{part}.{name}"]
-                faults.add(
-                    searched.node.place, searched.path, f"needs {part}.{need}, but neither {draft.name} nor its search ever has that."
-                )
-        if len(faults) > before:
+        value, domains = draft.part(part), draft.domains(part)
+        if not domains:
             continue
-        for name, complaint in contradictions(draft.part(part), space_of(draft.part(part), domains)).items() if domains else ():
+        needs = {name: need for name in domains if (need := out_of_reach(value, name, domains)) is not None}
+        messages = {name: f"needs {part}.{need}, but neither {draft.name} nor its search ever has that." for name, need in needs.items()}
+        if needs:
+            found.add(part)
+        else:
+            for name, complaint in contradictions(value, space_of(value, domains)).items():
+                messages[name] = f"needs valid values throughout, but reaches this with {draft.name}: {complaint}"
+                found.add(part)
+        for name, message in messages.items() if part not in draft.doubtful or not needs else ():
             searched = draft.searched[f"{part}.{name}"]
-            faults.add(
-                searched.node.place, searched.path, f"needs valid values throughout, but reaches this with {draft.name}: {complaint}"
-            )
+            faults.add(searched.node.place, searched.path, message)
+    return found
 
 
 def check_left_out(faults: Faults, draft: Draft, name: str, node: Node, path: str) -> None:
@@ -262,14 +279,13 @@ def check_left_out(faults: Faults, draft: Draft, name: str, node: Node, path: st
             f"needs a part of {draft.name} with an off-value ({', '.join(known)}), but got {quoted(name)}, {reason}.{hint}",
         )
         return
-    reached = draft.reached[head]
     try:
-        if all(is_off(corner, rest) for corner in reached):
+        if head not in draft.doubtful and all(is_off(corner, rest) for corner in draft.reached[head]):
             faults.add(
                 node.place, path, f"needs a part that {draft.name} has, but got {quoted(name)}, which is off or without effect already."
             )
             return
-        for corner in reached:
+        for corner in draft.reached[head]:
             without(corner, [rest])
     except ValueError as error:
         faults.add(node.place, path, f"needs a part that can be turned off, but without {name} there is a fault: {error}")
@@ -282,6 +298,4 @@ def warn_of_idle(warnings: Faults, node: Node, path: str, counting: set[str], pr
         if inner.entries:
             warn_of_idle(warnings, inner, joined(path, key), counting, f"{name}.")
         elif name != "model.family" and not any(known == name or known.startswith(f"{name}.") for known in counting):
-            warnings.add(
-                inner.place, joined(path, key), f"needs other fields that give it an effect, but got {inner} where it has none."
-            )
+            warnings.add(inner.place, joined(path, key), f"needs other fields that give it an effect, but got {inner} where it has none.")

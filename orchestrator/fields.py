@@ -139,7 +139,7 @@ def fitted(field: Tunable, value: Any) -> Any:
 def complaint(field: Tunable, node: Node) -> str | None:
     """Why a node is no valid value of a field that is not nested, or None."""
     if isinstance(node.value, tuple | Mapping):
-        return "a single value" if field.domain is None else str(field.domain)
+        return field.complaint(None) or "a single value"
     return field.complaint(fitted(field, node.value))
 
 
@@ -230,7 +230,7 @@ def _forms(declared: Domain) -> str:
     if isinstance(declared, Choice):
         return f"{DECLARED}, or a list of options"
     kinds = ["int_uniform"] if declared.column == "int64" else ["uniform", "log_uniform"]
-    return f"{DECLARED}, a list of options, " + " or ".join(f"{{{kind}: [low, high]}}" for kind in kinds)
+    return f"{DECLARED}, a list of options, or " + " or ".join(f"{{{kind}: [low, high]}}" for kind in kinds)
 
 
 def _options(faults: Faults, field: Tunable, node: Node, path: str) -> Domain | None:

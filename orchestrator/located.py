@@ -281,4 +281,5 @@ def joined(path: str, key: str) -> str:
 
 def one_line(text: str) -> str:
     """The text as it can stand in a message: printable, on one line, not endless."""
-    return " ".join(text.encode(errors="backslashreplace").decode().split())[:200]
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return shown[:200]

@@ -119,6 +119,8 @@ def _put(node: Node, parts: Sequence[str], path: str, new: Node, found: list[Fau
 
 def _study(faults: Faults, root: Node) -> Study:
     found = entries(faults, root, "", _KEYS, _REQUIRED)
+    if not isinstance(root.value, Mapping):
+        faults.settle()
     nothing = Node({}, root.place)
     name = single(faults, found.get("study"), "study", Need(NAME_NEED, is_name), "")
     question = single(faults, found.get("question"), "question", words(), "")
@@ -126,8 +128,10 @@ def _study(faults: Faults, root: Node) -> Study:
     metric = _metric(faults, found.get("metric", nothing))
     data = _data(faults, found["data"]) if "data" in found else None
     taught_by, taught = read_network(faults, found["teacher"], "teacher") if "teacher" in found else (None, Recipe())
+    before = len(faults)
     student = read_network(faults, found["student"], "student") if "student" in found else (None, Recipe())
-    drafts: Mapping[str, Draft] = read_arms(faults, found["arms"], "arms", *student) if "arms" in found else {}
+    doubtful = () if len(faults) == before else ("recipe", "model")
+    drafts: Mapping[str, Draft] = read_arms(faults, found["arms"], "arms", *student, doubtful) if "arms" in found else {}
     # null stands for a section that is not there, which is how an override takes one out.
     searched, confirmed = (found[key] if key in found and found[key].value is not None else None for key in ("search", "confirm"))
     if searched is None and confirmed is None:

@@ -321,7 +321,7 @@ def test_sentence_without_significance_claims_no_equality() -> None:
         "slam, x=0: no difference was shown: 0.0 points of accuracy (95 % interval −1.1 to 1.1, n = 8 blocks, exact p = 1, Holm p = 1); "
         "effects larger than about 1.1 points either way are unlikely on this data."
     )
-    assert rival.startswith("no difference between vanilla and slam was shown: vanilla minus slam is 0.0 points of accuracy (95 % interval")
+    assert rival.startswith("No difference between vanilla and slam was shown: vanilla minus slam is 0.0 points of accuracy (95 % interval")
     for text in (variant, rival):
         assert not any(word in text for word in ("equal", "same", "no effect", "does not matter", "as good"))
 

@@ -139,6 +139,8 @@ def equality(found: Sequence[Tuning]) -> str:
         said = "Tuning was not equal: " + ", ".join(f"{each.arm} had {_trials(each.trials)}" for each in found)
     if least.device_seconds <= 0.0:
         return f"{said}; device-seconds are not known for {least.arm}."
+    if most is least:
+        return f"{said} and {least.device_seconds:,.0f} device-seconds."
     ratio = most.device_seconds / least.device_seconds
     cost = f"{least.device_seconds:,.0f} ({least.arm}) to {most.device_seconds:,.0f} ({most.arm}), a ratio of {ratio:.2f}"
     return f"{said}; device-seconds went from {cost}."

@@ -102,7 +102,9 @@ def sentence(comparison: Comparison, unit: Unit) -> str:
     else:
         said = _not_shown(c, unit)
     if c.is_interim:
-        said = f"Interim, {c.n} of {c.planned} blocks: {said}"
+        said = f"interim, {c.n} of {c.planned} blocks: {said}"
+    if not said.startswith((c.arm, c.base)):
+        said = said[0].upper() + said[1:]
     return said + "." + _left_out(c)
 
 

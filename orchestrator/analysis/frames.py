@@ -1,0 +1,319 @@
+"""Frames: all that a report says, as values. Every form of the report is made from these and from nothing else.
+
+Pure functions of the facts of a study (what the journal says beside its rows) and of the table of trials.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from orchestrator.analysis.budget import SEARCH, STOPPED, Tuning, tunings
+from orchestrator.analysis.effects import CONFIRM, OK, ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.wording import Unit, sentence, unit_of
+from orchestrator.errors import StorageError
+
+TEACHER_ACCURACY = "metric.test.teacher_accuracy"
+STAGES = ("teacher", SEARCH, CONFIRM)
+SOURCES = ("split", "teacher", "init", "order")
+"""Of variation, as the seeds of a block name them."""
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What the journal says of a study beside the rows of its cells."""
+
+    launches: tuple[Mapping[str, Any], ...]
+    """Study events; the first one fixed what was asked, the last one is what ran last."""
+    cells: tuple[Mapping[str, Any], ...]
+    """Cell events in plan order, one per cell."""
+    choices: tuple[Mapping[str, Any], ...] = ()
+    """Choice events, one per ended search."""
+    ended: str | None = None
+    """How the last launch ended: complete or interrupted; None if it has not said so."""
+
+    def __post_init__(self) -> None:
+        if not self.launches:
+            raise StorageError("A report needs a study that was launched, but got a journal without a study event. Run the study first.")
+
+    @property
+    def study(self) -> Mapping[str, Any]:
+        """The first study event."""
+        return self.launches[0]
+
+    @property
+    def name(self) -> str:
+        """Of the study."""
+        return str(self.study["study"])
+
+    @property
+    def base(self) -> str | None:
+        """The arm that others are compared to; None where the study ends with tuning."""
+        return self.study.get("base")
+
+    @property
+    def metric(self) -> Mapping[str, str]:
+        """select, report and goal."""
+        return dict(self.study["metric"])
+
+    @property
+    def planned_blocks(self) -> dict[str, list[int]]:
+        """Arm of the confirm stage to its blocks, base first."""
+        found: dict[str, list[int]] = {}
+        for cell in self.cells:
+            if cell["stage"] == CONFIRM:
+                found.setdefault(cell["arm"], []).append(cell["block"])
+        return {arm: found[arm] for arm in sorted(found, key=lambda arm: arm != self.base)}
+
+    @property
+    def planned_search(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Searched arm to its cells."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for cell in self.cells:
+            if cell["stage"] == SEARCH:
+                found.setdefault(cell["arm"], []).append(cell)
+        return found
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(variant, reason) of variants that were not trained."""
+        return tuple((str(label), str(reason)) for choice in self.choices for label, reason in choice.get("skipped", ()))
+
+    @cached_property
+    def asked(self) -> Mapping[str, Any]:
+        """The study file; empty where it cannot be read."""
+        try:
+            found = yaml.safe_load(self.study.get("text") or "")
+        except yaml.YAMLError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """All that a report says."""
+
+    facts: StudyFacts
+    unit: Unit
+    is_complete: bool
+    counts: pd.DataFrame
+    """By stage: planned, ok, stopped, failed, missing, device_seconds."""
+    summaries: tuple[ArmSummary, ...]
+    comparisons: tuple[Comparison, ...]
+    scores: pd.DataFrame
+    """Reported metric, blocks by arms; NaN where there is no score."""
+    teachers: pd.DataFrame
+    """By block of the confirm stage: accuracy of the teacher on the test split (where it is known), and seeds."""
+    tunings: tuple[Tuning, ...]
+    failures: pd.DataFrame
+    """stage, arm, block, number, cell, attempt, status, message of every attempt that failed."""
+    ran: Mapping[str, Any]
+    """How it was run."""
+    held: Mapping[str, Any]
+    """Settings that had one value in every reported cell."""
+    claims: tuple[str, ...]
+    notices: tuple[str, ...]
+    limits: tuple[str, ...]
+    """What was not varied."""
+
+
+def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
+    """All that a report says of a study.
+
+    Raises:
+        StorageError: a cell of another stage than confirm has a test score, or an arm has two cells for one block.
+    """
+    _check_sealed(trials)
+    metric, goal = facts.metric["report"], facts.metric["goal"]
+    planned = facts.planned_blocks
+    try:
+        arms = summaries(trials, metric, planned)
+        found = comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"])) if facts.base in planned else ()
+    except ValueError as fault:
+        raise StorageError(f"A report needs a table of one study, but got {facts.name}: {fault}") from fault
+    unit = unit_of(metric, arms)
+    searched = tunings(trials, facts.metric["select"], goal, facts.choices, facts.planned_search)
+    counts = _counts(facts, trials)
+    is_complete = facts.ended == "complete" and int(counts["missing"].sum()) == 0
+    confirmed = last_attempts(trials[trials["stage"] == CONFIRM])
+    held = _held(confirmed)
+    return Frames(
+        facts=facts,
+        unit=unit,
+        is_complete=is_complete,
+        counts=counts,
+        summaries=arms,
+        comparisons=found,
+        scores=_scores(confirmed, f"metric.{metric}", planned),
+        teachers=_teachers(facts, confirmed),
+        tunings=searched,
+        failures=_failures(trials),
+        ran=_ran(facts, trials),
+        held=held,
+        claims=tuple(sentence(each, unit) for each in found),
+        notices=_notices(facts, counts, is_complete),
+        limits=_limits(facts, counts, searched, held),
+    )
+
+
+def _check_sealed(trials: pd.DataFrame) -> None:
+    """The test split is opened by cells of the confirm stage alone."""
+    elsewhere = trials[trials["stage"] != CONFIRM]
+    for column in elsewhere.columns:
+        if column.startswith("metric.test."):
+            opened = elsewhere[elsewhere[column].notna()]
+            if len(opened):
+                first = opened.iloc[0]
+                raise StorageError(
+                    f"A report needs a test split that only the confirm stage opened, but got {column} in {len(opened)} other cells, "
+                    f"the first one cell={first['cell']} of stage={first['stage']}. These results cannot be reported as a test."
+                )
+
+
+def _counts(facts: StudyFacts, trials: pd.DataFrame) -> pd.DataFrame:
+    status = last_attempts(trials).set_index("cell")["status"].to_dict()
+    seconds = trials.groupby("stage")["device_seconds"].sum()
+    rows = []
+    for stage in STAGES:
+        found = [status.get(cell["cell"]) for cell in facts.cells if cell["stage"] == stage]
+        if found:
+            ok, stopped, missing = found.count(OK), found.count(STOPPED), found.count(None)
+            row = {"stage": stage, "planned": len(found), "ok": ok, "stopped": stopped}
+            rows.append(
+                row | {"failed": len(found) - ok - stopped - missing, "missing": missing, "device_seconds": float(seconds.get(stage, 0.0))}
+            )
+    columns = ["stage", "planned", "ok", "stopped", "failed", "missing", "device_seconds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _scores(confirmed: pd.DataFrame, column: str, planned: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    blocks = sorted({block for each in planned.values() for block in each})
+    frame = pd.DataFrame(float("nan"), index=pd.Index(blocks, name="block"), columns=list(planned), dtype="float64")
+    finished = confirmed[confirmed["status"] == OK]
+    if column in finished:
+        for arm, block, value in zip(finished["arm"], finished["block"], finished[column].astype("float64"), strict=True):
+            frame.loc[block, arm] = value
+    return frame
+
+
+def _teachers(facts: StudyFacts, confirmed: pd.DataFrame) -> pd.DataFrame:
+    """One teacher serves all arms of a block; where devices round differently, their mean stands for it."""
+    seeds = {cell["block"]: dict(cell["seeds"]) for cell in facts.cells if cell["stage"] == CONFIRM}
+    accuracy: Mapping[Any, float] = {}
+    if TEACHER_ACCURACY in confirmed:
+        accuracy = confirmed.groupby("block")[TEACHER_ACCURACY].mean().dropna().to_dict()
+    rows = [{"block": block, "accuracy": accuracy.get(block), **seeds[block]} for block in sorted(seeds)]
+    return pd.DataFrame(rows, columns=["block", "accuracy", *SOURCES]).astype({"accuracy": "float64"})
+
+
+def _failures(trials: pd.DataFrame) -> pd.DataFrame:
+    failed = trials[~trials["status"].isin((OK, STOPPED))]
+    columns = ["stage", "arm", "block", "number", "cell", "attempt", "status", "message"]
+    return failed[columns].astype({"number": "Int64"}).fillna({"message": ""}).reset_index(drop=True)
+
+
+def _ran(facts: StudyFacts, trials: pd.DataFrame) -> dict[str, Any]:
+    last = facts.launches[-1]
+    run = facts.asked.get("run")
+    times = trials["finished_at"].dropna()
+    return {
+        "fingerprint": facts.study["fingerprint"],
+        "seed": facts.study["seed"],
+        "mode": facts.study.get("mode"),
+        "launches": len(facts.launches),
+        "versions": dict(last.get("versions", {})),
+        "code_commit": last.get("code_commit"),
+        "lock_hash": last.get("lock_hash"),
+        "space_fingerprint": facts.study.get("space_fingerprint"),
+        "lanes": run.get("lanes") if isinstance(run, dict) else None,
+        "hosts": _distinct(trials["host"]),
+        "devices": _distinct(trials["device"]),
+        "workers": _distinct(trials["workers"]),
+        "first_cell": times.min().isoformat() if len(times) else None,
+        "last_cell": times.max().isoformat() if len(times) else None,
+        "device_seconds": float(trials["device_seconds"].sum()),
+    }
+
+
+def _distinct(column: pd.Series) -> list[str]:
+    return sorted({str(value) for value in column.dropna()})
+
+
+def _held(confirmed: pd.DataFrame) -> dict[str, Any]:
+    """Dotted names that every reported cell has, with the same value."""
+    configs = [json.loads(text) for text in confirmed["config_json"]]
+    if not configs:
+        return {}
+    return {name: value for name, value in sorted(configs[0].items()) if all(name in each and each[name] == value for each in configs)}
+
+
+def _notices(facts: StudyFacts, counts: pd.DataFrame, is_complete: bool) -> tuple[str, ...]:
+    said = []
+    if not is_complete:
+        planned, missing = int(counts["planned"].sum()), int(counts["missing"].sum())
+        said.append(
+            f"This study is unfinished: {planned - missing} of {planned} cells planned so far are in. `kdsweep run` goes on from here."
+        )
+        if facts.base is not None and not facts.planned_blocks:
+            said.append("The confirm stage has not begun: nothing is compared yet.")
+        elif facts.base is not None:
+            said.append("Comparisons are interim. The number of blocks was fixed beforehand and must not depend on what they show.")
+    said += _unshared(facts)
+    versions = {json.dumps(launch.get("versions", {}), sort_keys=True) for launch in facts.launches}
+    commits = {launch.get("code_commit") for launch in facts.launches}
+    if len(versions) > 1 or len(commits) > 1:
+        said.append("Launches differed in versions or in the commit of the code; the last one is shown.")
+    return tuple(said)
+
+
+def _unshared(facts: StudyFacts) -> list[str]:
+    """Faults of pairing: arms of one block with different seeds, or seeds of reporting that tuning has seen."""
+    by_block: dict[int, set[tuple[int, ...]]] = {}
+    for cell in facts.cells:
+        if cell["stage"] == CONFIRM:
+            by_block.setdefault(cell["block"], set()).add(tuple(cell["seeds"][source] for source in SOURCES))
+    torn = [str(block) for block, seeds in sorted(by_block.items()) if len(seeds) > 1]
+    said = [f"Comparisons are not paired: arms have different seeds in block {', '.join(torn)}."] if torn else []
+    splits = [{cell["seeds"]["split"] for cell in facts.cells if cell["stage"] == stage} for stage in (SEARCH, CONFIRM)]
+    if splits[0] & splits[1]:
+        said.append("Tuning has seen data splits that are reported: scores of tuned arms are too good.")
+    return said
+
+
+def _limits(facts: StudyFacts, counts: pd.DataFrame, searched: Sequence[Tuning], held: Mapping[str, Any]) -> tuple[str, ...]:
+    said = []
+    planned = facts.planned_blocks
+    if planned:
+        for name, what in (
+            ("data.source", "One data set"),
+            ("teacher.model.family", "One teacher family"),
+            ("model.family", "One student family"),
+        ):
+            if name in held:
+                said.append(f"{what}: {held[name]}.")
+        if "recipe.epochs" in held:
+            said.append(f"One length of training: {held['recipe.epochs']} epochs.")
+        seeds = {cell["block"]: cell["seeds"] for cell in facts.cells if cell["stage"] == CONFIRM}
+        for source, what in zip(SOURCES, ("data split", "teacher", "initialisation", "order of the data"), strict=True):
+            if len(seeds) > 1 and len({each[source] for each in seeds.values()}) == 1:
+                said.append(f"The {what} was the same in every block.")
+        said.append("The test rows are the same in every block: intervals speak of another training, not of another test set.")
+    if searched and planned:
+        said.append("Tuning was done once: intervals do not hold the luck of what it chose.")
+    tuned = {each.arm for each in searched}
+    parts = [arm for arm in planned if facts.base is not None and arm.startswith(f"{facts.base}, ")]
+    untuned = [arm for arm in planned if arm not in tuned and arm not in parts]
+    if untuned:
+        said.append(f"Not tuned, but run as declared: {', '.join(untuned)}.")
+    if parts and facts.base in tuned:
+        said.append(f"Variants of {facts.base} keep its tuned values: what a variant would reach if it were tuned itself was not asked.")
+    stopped = int(counts.loc[counts["stage"] == SEARCH, "stopped"].sum())
+    if stopped:
+        said.append(f"Early stopping gave up {stopped} search cells before the end of their training.")
+    return tuple(said)

@@ -1,0 +1,112 @@
+"""Figures of the report, drawn without pyplot: no window, no global state of a session."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from orchestrator.analysis.effects import Comparison
+from orchestrator.analysis.wording import Unit, name_of
+
+INK, FAINT, GRID = "#222222", "#6b6b6b", "#d9d9d9"
+WORSE, BETTER, OPEN = "#D55E00", "#0072B2", "#6b6b6b"
+"""Vermilion and blue of Okabe and Ito's palette, told apart by every kind of colour vision; grey where nothing was shown."""
+WIDTH = 5.4
+"""Inches. Labels stand above their rows, so that the figure is narrow and its letters stay readable on a phone."""
+ROW = 0.62
+
+_ANONYMOUS = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
+    """Mean difference of each arm to the base with its interval, above a dot per block; the line at zero is the base.
+
+    A filled mark stands for a difference that was shown after correction, a hollow one for none.
+    """
+    rows = len(comparisons)
+    height = ROW * rows + 0.95
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.add_axes((0.02, 0.78 / height, 0.96, ROW * rows / height))
+    axes.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
+    for row, each in enumerate(comparisons):
+        _draw(axes, each, unit, rows - 1 - row)
+    axes.set_ylim(-0.5, rows - 0.5)
+    reach = [limit * unit.factor for each in comparisons for limit in _limits(each)]
+    low, high = min([0.0, *reach]), max([0.0, *reach])
+    margin = 0.06 * (high - low) or 1.0
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", colors=FAINT, labelsize=9, length=3)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    if comparisons:
+        _caption(figure, comparisons[0], unit, height)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element that scales with its place: no prologue, no metadata, nothing to load."""
+    buffer = io.StringIO()
+    # Equal figures give equal files, and words stay words.
+    with matplotlib.rc_context({"svg.hashsalt": "kdsweep", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata=_ANONYMOUS)
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return text.strip() + "\n"
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a bitmap of 200 dots per inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, each: Comparison, unit: Unit, y: int) -> None:
+    axes.axhline(y + 0.5, color=GRID, linewidth=0.6)
+    _write(axes, 0.0, y + 0.24, each.arm, 10)
+    if each.difference is None:
+        _write(axes, 1.0, y + 0.24, "no pair of scores", 9)
+        return
+    colour = OPEN if not each.is_shown else WORSE if each.is_worse else BETTER
+    centre = each.difference * unit.factor
+    interval = ""
+    if each.t_low is not None and each.t_high is not None:
+        interval = f"\u2003[{unit.number(each.t_low)}, {unit.number(each.t_high)}]"
+        axes.plot([each.t_low * unit.factor, each.t_high * unit.factor], [y - 0.08] * 2, color=colour, linewidth=2.2, solid_capstyle="butt")
+    blocks = [difference * unit.factor for difference in each.differences]
+    axes.scatter(blocks, [y - 0.3] * len(blocks), s=13, color=FAINT, alpha=0.4, linewidths=0, zorder=2)
+    face = colour if each.is_shown else "white"
+    axes.scatter([centre], [y - 0.08], s=46, facecolor=face, edgecolor=colour, linewidths=1.6, zorder=3)
+    _write(axes, 1.0, y + 0.24, f"{unit.number(each.difference, signed=True)}{interval}", 9)
+
+
+def _write(axes: Axes, across: float, y: float, words: str, size: int) -> None:
+    """Words at a share of the width, over a white ground that keeps lines from crossing them."""
+    side = "left" if across == 0.0 else "right"
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+    # parse_math is off: a dollar sign in a label is a dollar sign.
+    place = axes.get_yaxis_transform()
+    axes.text(across, y, words, transform=place, fontsize=size, color=INK, va="center", ha=side, bbox=ground, parse_math=False)
+
+
+def _limits(each: Comparison) -> list[float]:
+    return [*each.differences, *(limit for limit in (each.t_low, each.t_high) if limit is not None)]
+
+
+def _caption(figure: Figure, each: Comparison, unit: Unit, height: float) -> None:
+    measured = f"difference in {name_of(each.metric)} to {each.base}{f', {unit.difference.strip()}' if unit.points else ''}"
+    figure.text(0.5, 0.36 / height, measured, fontsize=9.5, color=INK, ha="center", va="center", parse_math=False)
+    left, right = ("worse", "better") if each.goal == "maximise" else ("better", "worse")
+    figure.text(0.02, 0.12 / height, f"← {left}", fontsize=9, color=FAINT, ha="left", va="center")
+    figure.text(0.98, 0.12 / height, f"{right} →", fontsize=9, color=FAINT, ha="right", va="center")
+    figure.text(0.5, 0.12 / height, "● shown after correction\u2003○ not shown", fontsize=9, color=FAINT, ha="center", va="center")

@@ -1,0 +1,248 @@
+"""The report of a study: Markdown, HTML, JSON and a table for the terminal, all from the same frames.
+
+Frames are made from the journal, so the report of an unfinished study says what is missing instead of failing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from orchestrator import figures
+from orchestrator.analysis.budget import equality
+from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
+from orchestrator.analysis.wording import NOTHING, name_of, number, p_value
+from orchestrator.errors import StorageError
+from orchestrator.events import Event
+from orchestrator.journal import Journal
+from orchestrator.record import Record, record_of
+from orchestrator.sections import Section, Table, sections
+from orchestrator.storage import folder_at
+from orchestrator.table import trials_frame
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+REPORT_VERSION = 1
+"""Of the form of report.json."""
+FIGURE = "figures/effects.svg"
+
+
+def frames(folder: str | Path) -> Frames:
+    """What there is to say of the study whose results lie in ``folder`` (local path or fsspec URL).
+
+    Raises:
+        StorageError: there is no study, or its results contradict themselves.
+    """
+    events = Journal(folder).read()
+    record = record_of(events)
+    if record.study is None:
+        raise StorageError(f"{folder} holds no results of a study: there is no journal in it. `kdsweep run STUDY` makes one.")
+    return frames_of(facts_of(events, record), trials_frame(record).to_pandas())
+
+
+def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
+    """What a journal says beside its rows."""
+    last = next((event for event in reversed(events) if event["event"] in ("study", "end")), {"event": "study"})
+    ended = str(last["status"]) if last["event"] == "end" else None
+    return StudyFacts(tuple(record.launches), tuple(attempt.plan for attempt in record.cells.values()), record.choices, ended)
+
+
+def write(folder: str | Path) -> dict[str, str]:
+    """Write report.md, report.html, report.json and, where arms are compared, figures/effects.svg and .png.
+
+    Each file is replaced at once. Returns what (md, html, json, svg, png) to where.
+
+    Raises:
+        StorageError: as ``frames``; or the folder cannot be written.
+    """
+    found = frames(folder)
+    files = {
+        "md": ("", "report.md", markdown(found)),
+        "html": ("", "report.html", html(found)),
+        "json": ("", "report.json", to_json(found)),
+    }
+    data = {what: (inner, name, text.encode()) for what, (inner, name, text) in files.items()}
+    if found.comparisons:
+        figure = figures.effects(found.comparisons, found.unit)
+        data["svg"] = ("/figures", "effects.svg", figures.svg(figure).encode())
+        data["png"] = ("/figures", "effects.png", figures.png(figure))
+    paths = {}
+    for what, (inner, name, content) in data.items():
+        place = folder_at(f"{folder}{inner}")
+        place.replace(name, content)
+        paths[what] = place.label(name)
+    return paths
+
+
+def html(frames: Frames) -> str:
+    """One page that loads nothing: style and figure are in it."""
+    # Everything that is not marked as safe is escaped; the figure is ours, and matplotlib escapes the labels in it.
+    environment = Environment(
+        loader=PackageLoader("orchestrator"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["words"] = _with_code
+    picture = Markup(figures.svg(figures.effects(frames.comparisons, frames.unit))) if frames.comparisons else ""
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        facts=frames.facts, is_complete=frames.is_complete, sections=sections(frames), picture=picture, about=_about(frames)
+    )
+
+
+def markdown(frames: Frames) -> str:
+    """The same in Markdown; the figure stands beside it as a file."""
+    lines = [f"# {_md(frames.facts.name)}", ""]
+    question = str(frames.facts.study.get("question") or "")
+    if question:
+        lines += [f"*{_md(question)}*", ""]
+    lines += [f"{_status(frames)}.", ""]
+    for section in sections(frames):
+        lines += [f"## {_md(section.title)}", "", *_section(section, _about(frames))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_json(frames: Frames) -> str:
+    """The same numbers, unrounded, for machines. Null is "not defined" or "not known"."""
+    facts = frames.facts
+    compared = [
+        {**dataclasses.asdict(each), "n": each.n, "is_shown": each.is_shown, "sentence": claim}
+        for each, claim in zip(frames.comparisons, frames.claims, strict=True)
+    ]
+    content = {
+        "report_version": REPORT_VERSION,
+        "study": facts.name,
+        "question": facts.study.get("question"),
+        "metric": facts.metric,
+        "base": facts.base,
+        "is_complete": frames.is_complete,
+        "notices": frames.notices,
+        "cells": frames.counts.to_dict("records"),
+        "comparisons": compared,
+        "arms": [dataclasses.asdict(each) for each in frames.summaries],
+        "scores": frames.scores.reset_index().to_dict("records"),
+        "blocks": frames.teachers.to_dict("records"),
+        "tuning": [dataclasses.asdict(each) for each in frames.tunings],
+        "tuning_equality": equality(frames.tunings),
+        "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
+        "failures": frames.failures.to_dict("records"),
+        "ran": frames.ran,
+        "held": frames.held,
+        "not_varied": frames.limits,
+        "study_file": facts.study.get("text"),
+    }
+    return json.dumps(_plain(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def effect_table(frames: Frames) -> RichTable:
+    """The comparisons for a terminal; of a study without any, what tuning found."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    facts, unit = frames.facts, frames.unit
+    if frames.comparisons:
+        title = (
+            f"{facts.name}: {name_of(facts.metric['report'])}, difference to {facts.base}{f' in{unit.difference}' if unit.points else ''}"
+        )
+        columns: tuple[str, ...] = ("arm", "blocks", "difference", "95 % interval", "exact p", "Holm p", "P(worse)")
+        rows: list[tuple[str, ...]] = [
+            (
+                each.arm,
+                f"{each.n}/{each.planned}",
+                unit.number(each.difference, signed=True),
+                NOTHING if each.t_low is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}",
+                p_value(each.p),
+                p_value(each.p_holm),
+                number(each.worse, 2),
+            )
+            for each in frames.comparisons
+        ]
+    else:
+        title = f"{facts.name}: tuning"
+        columns = ("arm", "trials", "failed", "device-seconds", f"best {facts.metric['select']}")
+        rows = [
+            (each.arm, str(each.trials), str(each.failed), number(each.device_seconds, 0), number(each.best, 4)) for each in frames.tunings
+        ]
+    # Text, not markup: an arm may be called [red].
+    table = RichTable(title=Text(title), title_justify="left", caption=Text(_status(frames)), caption_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _status(frames: Frames) -> str:
+    planned, missing, failed = (int(frames.counts[name].sum()) for name in ("planned", "missing", "failed"))
+    state = "Complete" if frames.is_complete else "Unfinished"
+    return f"{state}: {planned - missing} of {planned} planned cells are in, {failed} of them failed"
+
+
+def _about(frames: Frames) -> dict[str, str]:
+    """Words around the figure."""
+    base, unit = frames.facts.base, frames.unit
+    metric = name_of(frames.facts.metric["report"])
+    return {
+        "status": _status(frames),
+        "figure": f"Mean difference in {metric} to {base}{f' in {unit.difference.strip()}' if unit.points else ''}, with its interval; every faint dot is one block.",
+    }
+
+
+def _section(section: Section, about: Mapping[str, str]) -> list[str]:
+    lines: list[str] = []
+    for paragraph in section.paragraphs:
+        lines += [_md(paragraph), ""]
+    if section.has_figure:
+        lines += [f"![{_md(about['figure'])}]({FIGURE})", ""]
+    if section.points:
+        lines += [*(f"- {_md(point)}" for point in section.points), ""]
+    for table in section.tables:
+        lines += [*_table(table), ""]
+    if section.notes:
+        lines += [_md(" ".join(section.notes)), ""]
+    if section.code:
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", section.code)), default=0))
+        lines += [f"{fence}yaml", section.code, fence, ""]
+    return lines
+
+
+def _table(table: Table) -> list[str]:
+    rule = [":--" if place < table.names else "--:" for place in range(len(table.columns))]
+    return ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in (table.columns, rule, *table.rows)]
+
+
+_SPECIAL = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "[": "\\[", "]": "\\]"}
+
+
+def _md(text: str) -> str:
+    """Words as Markdown shows them: on one line, and nothing in them is HTML, a link, emphasis or the end of a table cell."""
+    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def _with_code(text: str) -> Markup:
+    """HTML of words: `backticks` set commands apart, and no line ends within "p = .02" or "95 %"."""
+    held = re.sub(r"\b([np]) (=|&lt;) ", "\\1\u00a0\\2\u00a0", str(escape(text))).replace(" %", "\u00a0%")
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", held))
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: not-a-number, infinities and missing values are null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,270 @@
+"""Sections: the report as words and tables, once, so that Markdown and HTML say the same to the letter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.analysis.budget import equality
+from orchestrator.analysis.frames import SOURCES, Frames
+from orchestrator.analysis.wording import NOTHING, name_of, number, p_value
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells are words; the first ``names`` columns are read, the others compared."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    names: int = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it, in this order."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    has_figure: bool = False
+    points: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    code: str = ""
+    kind: str = ""
+    """claims and notices stand out."""
+
+
+def sections(frames: Frames) -> tuple[Section, ...]:
+    """The report after its title, in reading order."""
+    return tuple(_sections(frames))
+
+
+def _sections(frames: Frames) -> Iterator[Section]:
+    if frames.notices:
+        yield Section("Before you read", points=frames.notices, kind="notices")
+    if frames.claims:
+        yield Section("In short", points=frames.claims, kind="claims")
+    elif frames.facts.base is None:
+        yield Section(
+            "In short", paragraphs=("No arms were compared: this study has no confirm stage. What follows is tuning alone.",), kind="claims"
+        )
+    yield _asked(frames)
+    if frames.comparisons:
+        yield _effects(frames)
+    if frames.summaries:
+        yield _scores(frames)
+        yield _by_block(frames)
+    if frames.tunings:
+        yield _tuning(frames)
+    if len(frames.failures):
+        yield _failures(frames)
+    yield _ran(frames)
+    if frames.limits:
+        held = ", ".join(f"{name}={_value(value)}" for name, value in frames.held.items())
+        notes = (f"Settings with one value in every reported cell: {held}.",) if held else ()
+        yield Section("What was not varied", points=frames.limits, notes=notes)
+    text = str(frames.facts.study.get("text") or "").rstrip()
+    again = f"`kdsweep run study.yaml` with the study file below and the versions above; the study's fingerprint is {frames.ran['fingerprint']}."
+    yield Section("How to reproduce it", paragraphs=(again,), code=text)
+
+
+def _asked(frames: Frames) -> Section:
+    facts, planned = frames.facts, frames.facts.planned_blocks
+    metric = facts.metric
+    points = []
+    if planned:
+        blocks = {block for each in planned.values() for block in each}
+        rivals = [arm for arm in planned if arm != facts.base]
+        points.append(f"Arms: {facts.base} (the base){''.join(f'; {arm}' for arm in rivals)}.")
+        points.append(
+            f"Blocks: {len(blocks)}. Every arm is trained once in each, with the data split, teacher, initialisation and order of that block."
+        )
+        points.append(f"Reported: {metric['report']}, to {metric['goal']}, measured once per cell at the end of training.")
+    if frames.tunings:
+        points.append(f"Tuned beforehand, on other blocks, by {metric['select']}: {', '.join(each.arm for each in frames.tunings)}.")
+    points.append(f"Seed of the study: {facts.study['seed']}.")
+    return Section("What was asked", points=tuple(points))
+
+
+def _effects(frames: Frames) -> Section:
+    unit, base = frames.unit, frames.facts.base
+    rows = []
+    for each in frames.comparisons:
+        rows.append(
+            (
+                each.arm,
+                f"{each.n} of {each.planned}",
+                unit.number(each.difference, signed=True),
+                _interval(frames, each.t_low, each.t_high),
+                _interval(frames, each.bca_low, each.bca_high),
+                p_value(each.p),
+                p_value(each.p_holm),
+                number(each.worse, 2),
+                number(each.in_seed_sd, 2, signed=True),
+                number(each.correlation, 2),
+            )
+        )
+    level = f"{frames.comparisons[0].confidence * 100:g} %"
+    measured = f"difference{f', {unit.difference.strip()}' if unit.points else ''}"
+    columns = (
+        "arm",
+        "blocks",
+        measured,
+        f"{level} interval (t)",
+        f"{level} interval (BCa)",
+        "exact p",
+        "Holm p",
+        "P(worse)",
+        "seed sd",
+        "r",
+    )
+    drawn = max(each.draws for each in frames.comparisons)
+    notes = [
+        f"Differences are arm minus {base}, paired by block. Intervals are not widened for the number of comparisons.",
+        "The headline interval is Student's (t); the bias-corrected and accelerated bootstrap (BCa) stands beside it.",
+        "Exact p: two-sided sign-flip test over all 2^n sign patterns.",
+        f"Holm p: corrected for {len(rows)} planned comparisons. A difference is called shown below {frames.comparisons[0].alpha:g}.",
+        f"P(worse): share of blocks in which the arm is worse than {base}, ties half.",
+        f"Seed sd: the difference in standard deviations of {base} over blocks. r: correlation of arm and {base} over blocks.",
+    ]
+    if drawn:
+        notes.append(f"Above 20 blocks p comes from {drawn:,} random sign patterns.")
+    if any(each.t_low is None or each.bca_low is None for each in frames.comparisons):
+        notes.append(f"An interval is undefined ({NOTHING}) with fewer than two blocks, and where all differences are equal.")
+    title = f"Differences to {base}"
+    return Section(title, has_figure=True, tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
+
+
+def _scores(frames: Frames) -> Section:
+    unit, metric = frames.unit, frames.facts.metric["report"]
+    rows, notes = [], []
+    for each in frames.summaries:
+        spread = _interval(frames, each.low, each.high)
+        numbers = (unit.number(each.mean), unit.number(each.sd), unit.number(each.iqm), spread, _seconds(each.device_seconds))
+        rows.append((each.arm, str(each.ok), str(each.failed), str(each.missing), *numbers))
+        absent = [f"block {block} {status}" for block, status in each.failed_blocks] + [
+            f"block {block} missing" for block in each.missing_blocks
+        ]
+        if absent:
+            notes.append(f"{each.arm}: {', '.join(absent)}.")
+    columns = ("arm", "ok", "failed", "missing", "mean", "sd", "IQM", "range", "device-seconds")
+    notes.append("sd is over blocks (n − 1); IQM is the mean of the middle half.")
+    return Section(f"Scores: {name_of(metric)}{unit.score}", tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
+
+
+def _by_block(frames: Frames) -> Section:
+    unit = frames.unit
+    known = frames.teachers["accuracy"].dropna()
+    paragraphs: tuple[str, ...] = ()
+    if len(known):
+        low, mean, high = (number(100 * value, 1) for value in (known.min(), known.mean(), known.max()))
+        paragraphs = (
+            f"Teachers: mean test accuracy {mean} %, from {low} % to {high} %, over {len(known)} of {len(frames.teachers)} blocks.",
+        )
+    teacher = dict(zip(frames.teachers["block"], frames.teachers["accuracy"], strict=True))
+    rows = [
+        (str(block), *(unit.number(float(value)) for value in row), *((number(100 * teacher[block], 1),) if len(known) else ()))
+        for block, row in zip(frames.scores.index, frames.scores.to_numpy(), strict=True)
+    ]
+    columns = ("block", *map(str, frames.scores.columns), *(("teacher's accuracy (%)",) if len(known) else ()))
+    seeds = [tuple(str(row[name]) for name in ("block", *SOURCES)) for row in frames.teachers.to_dict("records")]
+    tables = (Table(columns, tuple(rows)), Table(("block", *(f"{source} seed" for source in SOURCES)), tuple(seeds)))
+    return Section("Block by block", paragraphs=paragraphs, tables=tables)
+
+
+def _tuning(frames: Frames) -> Section:
+    rows = []
+    for each in frames.tunings:
+        by = ", ".join(f"{count} {name}" for name, count in each.proposed_by.items())
+        cells = (each.trials, each.cells, each.ok, each.stopped, each.failed, each.missing)
+        spent = (number(each.trainings, 1), _seconds(each.device_seconds), number(each.best, 4))
+        rows.append((each.arm, by, *map(str, cells), *spent))
+    columns = ("arm", "proposed by", "trials", "cells", "ok", "stopped", "failed", "missing", "trainings", "device-seconds", "best score")
+    chosen = [
+        (each.arm, str(each.chosen), ", ".join(f"{name}={_value(value)}" for name, value in each.config.items()) or "as declared")
+        for each in frames.tunings
+        if each.chosen is not None
+    ]
+    tables = [Table(columns, tuple(rows), names=2)]
+    if chosen:
+        tables.append(Table(("arm", "trial", "chosen configuration"), tuple(chosen), names=3))
+    if frames.facts.skipped:
+        tables.append(Table(("variant not trained", "why"), frames.facts.skipped, names=2))
+    notes = (
+        f"Best score: {frames.facts.metric['select']}, mean over the tuning blocks. Trainings: the progress of all cells, added up.",
+        "Stopped: given up by early stopping. Device-seconds hold failed attempts too; teachers are counted apart.",
+    )
+    return Section("Tuning", paragraphs=(equality(frames.tunings),), tables=tuple(tables), notes=notes)
+
+
+def _failures(frames: Frames) -> Section:
+    rows = [
+        (
+            str(row["stage"]),
+            str(row["arm"]),
+            str(row["block"]),
+            str(row["cell"]),
+            str(row["attempt"]),
+            str(row["status"]),
+            _first_line(row["message"]),
+        )
+        for row in frames.failures.to_dict("records")
+    ]
+    columns = ("stage", "arm", "block", "cell", "attempt", "status", "message")
+    return Section("Attempts that failed", tables=(Table(columns, tuple(rows), names=7),))
+
+
+def _ran(frames: Frames) -> Section:
+    ran = frames.ran
+    proposals = {
+        "generations": "generation by generation: a function of the study alone",
+        "async": "on arrival (--async): the order of arrival mattered",
+    }
+    said: Mapping[str, Any] = {
+        "study fingerprint": ran["fingerprint"],
+        "proposals": proposals.get(str(ran["mode"]), ran["mode"]) if frames.tunings else None,
+        "launches": ran["launches"],
+        "first and last cell": f"{_minute(ran['first_cell'])} to {_minute(ran['last_cell'])} UTC" if ran["first_cell"] else None,
+        "device-seconds": _seconds(ran["device_seconds"]),
+        "hosts": ", ".join(ran["hosts"]),
+        "devices": ", ".join(ran["devices"]),
+        "workers a lane": ", ".join(ran["workers"]),
+        "lanes": ran["lanes"],
+        "versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items()),
+        "commit of the code": ran["code_commit"],
+        "hash of all packages": ran["lock_hash"],
+        "space fingerprint": ran["space_fingerprint"],
+    }
+    facts = tuple((name, str(value)) for name, value in said.items() if value not in (None, ""))
+    rows = [
+        (
+            str(row["stage"]),
+            *(str(row[name]) for name in ("planned", "ok", "stopped", "failed", "missing")),
+            _seconds(row["device_seconds"]),
+        )
+        for row in frames.counts.to_dict("records")
+    ]
+    columns = ("cells", "planned", "ok", "stopped early", "failed", "missing", "device-seconds")
+    return Section("How it was run", tables=(Table(columns, tuple(rows)), Table(("what", "value"), facts, names=2)))
+
+
+def _interval(frames: Frames, low: float | None, high: float | None) -> str:
+    return NOTHING if low is None or high is None else f"{frames.unit.number(low)} to {frames.unit.number(high)}"
+
+
+def _seconds(value: float) -> str:
+    return number(value, 0 if value >= 100.0 else 1)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _minute(stamp: str) -> str:
+    return stamp[:16].replace("T", " ")
+
+
+def _first_line(message: Any) -> str:
+    lines: Sequence[str] = str(message).strip().splitlines()
+    return lines[0] if lines else ""

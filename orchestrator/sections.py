@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.analysis.budget import equality
+from orchestrator.analysis.effects import ENUMERATED
 from orchestrator.analysis.frames import SOURCES, Frames
 from orchestrator.analysis.wording import NOTHING, name_of, number, p_value
 
@@ -54,16 +55,17 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _effects(frames)
     if frames.summaries:
         yield _scores(frames)
-        yield _by_block(frames)
     if frames.tunings:
         yield _tuning(frames)
     if len(frames.failures):
         yield _failures(frames)
-    yield _ran(frames)
     if frames.limits:
         held = ", ".join(f"{name}={_value(value)}" for name, value in frames.held.items())
         notes = (f"Settings with one value in every reported cell: {held}.",) if held else ()
         yield Section("What was not varied", points=frames.limits, notes=notes)
+    yield _ran(frames)
+    if frames.summaries:
+        yield _by_block(frames)
     text = str(frames.facts.study.get("text") or "").rstrip()
     again = f"`kdsweep run study.yaml` with the study file below and the versions above; the study's fingerprint is {frames.ran['fingerprint']}."
     yield Section("How to reproduce it", paragraphs=(again,), code=text)
@@ -89,6 +91,7 @@ def _asked(frames: Frames) -> Section:
 
 def _effects(frames: Frames) -> Section:
     unit, base = frames.unit, frames.facts.base
+    drawn = max(each.draws for each in frames.comparisons)
     rows = []
     for each in frames.comparisons:
         rows.append(
@@ -113,23 +116,20 @@ def _effects(frames: Frames) -> Section:
         measured,
         f"{level} interval (t)",
         f"{level} interval (BCa)",
-        "exact p",
+        "p" if drawn else "exact p",
         "Holm p",
         "P(worse)",
         "seed sd",
         "r",
     )
-    drawn = max(each.draws for each in frames.comparisons)
     notes = [
         f"Differences are arm minus {base}, paired by block. Intervals are not widened for the number of comparisons.",
         "The headline interval is Student's (t); the bias-corrected and accelerated bootstrap (BCa) stands beside it.",
-        "Exact p: two-sided sign-flip test over all 2^n sign patterns.",
+        f"p: two-sided sign-flip test over all 2ⁿ sign patterns{f', above {ENUMERATED} blocks over {drawn:,} random ones' if drawn else ''}.",
         f"Holm p: corrected for {len(rows)} planned comparisons. A difference is called shown below {frames.comparisons[0].alpha:g}.",
         f"P(worse): share of blocks in which the arm is worse than {base}, ties half.",
         f"Seed sd: the difference in standard deviations of {base} over blocks. r: correlation of arm and {base} over blocks.",
     ]
-    if drawn:
-        notes.append(f"Above 20 blocks p comes from {drawn:,} random sign patterns.")
     if any(each.t_low is None or each.bca_low is None for each in frames.comparisons):
         notes.append(f"An interval is undefined ({NOTHING}) with fewer than two blocks, and where all differences are equal.")
     title = f"Differences to {base}"
@@ -149,12 +149,6 @@ def _scores(frames: Frames) -> Section:
         if absent:
             notes.append(f"{each.arm}: {', '.join(absent)}.")
     columns = ("arm", "ok", "failed", "missing", "mean", "sd", "IQM", "range", "device-seconds")
-    notes.append("sd is over blocks (n − 1); IQM is the mean of the middle half.")
-    return Section(f"Scores: {name_of(metric)}{unit.score}", tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
-
-
-def _by_block(frames: Frames) -> Section:
-    unit = frames.unit
     known = frames.teachers["accuracy"].dropna()
     paragraphs: tuple[str, ...] = ()
     if len(known):
@@ -162,6 +156,15 @@ def _by_block(frames: Frames) -> Section:
         paragraphs = (
             f"Teachers: mean test accuracy {mean} %, from {low} % to {high} %, over {len(known)} of {len(frames.teachers)} blocks.",
         )
+    notes.append("sd is over blocks (n − 1); IQM is the mean of the middle half.")
+    return Section(
+        f"Scores: {name_of(metric)}{unit.score}", paragraphs=paragraphs, tables=(Table(columns, tuple(rows)),), notes=tuple(notes)
+    )
+
+
+def _by_block(frames: Frames) -> Section:
+    unit = frames.unit
+    known = frames.teachers["accuracy"].dropna()
     teacher = dict(zip(frames.teachers["block"], frames.teachers["accuracy"], strict=True))
     rows = [
         (str(block), *(unit.number(float(value)) for value in row), *((number(100 * teacher[block], 1),) if len(known) else ()))
@@ -170,7 +173,7 @@ def _by_block(frames: Frames) -> Section:
     columns = ("block", *map(str, frames.scores.columns), *(("teacher's accuracy (%)",) if len(known) else ()))
     seeds = [tuple(str(row[name]) for name in ("block", *SOURCES)) for row in frames.teachers.to_dict("records")]
     tables = (Table(columns, tuple(rows)), Table(("block", *(f"{source} seed" for source in SOURCES)), tuple(seeds)))
-    return Section("Block by block", paragraphs=paragraphs, tables=tables)
+    return Section("Block by block", tables=tables)
 
 
 def _tuning(frames: Frames) -> Section:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +30,20 @@ Deliver = Callable[[list[Event]], None]
 _DRIVER_SHARE = 0.01
 """CPU that a lane's own actor reserves. Its workers reserve theirs in a placement group of their own: with a whole CPU for
 the actor, lanes fill the cluster and no worker ever finds room (Ray 2.60, nested Train runs)."""
+
+_TUNE = {
+    # We write the table: Tune's three loggers, and its frequent snapshots, would cost more than small trainings.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # The caller's handlers stay: Tune would put its own in place of the one for Ctrl-C.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+_ON_ONE_MACHINE = {
+    # Each would cost every lane a process: nobody reads Train's metrics here, and a laptop is not preempted.
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 _WARM_UP_S = 60.0
 """How long lanes wait for each other at the start."""
@@ -56,7 +69,13 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
     Raises:
         LaneError: the cluster cannot hold one lane, or Tune gave up.
     """
-    with _ray(lanes), tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch:
+    needed = lanes.count * max(lanes.workers, 1)
+    with (
+        _environment(_TUNE),
+        connected(needed + 1, lanes.address),
+        tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch,
+    ):
+        _check_room(lanes)
         search = _SweepSearch(sweep, deliver, stop, lanes.count)
         tuner = tune.Tuner(
             tune.with_resources(Lane, tune.PlacementGroupFactory([_lane_bundle(lanes)])),
@@ -73,8 +92,7 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
-        with _own_interrupts():
-            tuner.fit()
+        tuner.fit()
     if search.failure is not None:
         raise search.failure
 
@@ -176,24 +194,23 @@ class _Stop(tune.Stopper):
 
 
 @contextlib.contextmanager
-def _ray(lanes: Lanes) -> Iterator[None]:
-    """Ray, connected; started here and stopped again unless an address was given or this process is connected already."""
-    # We write the table: Tune's three loggers and its frequent snapshots would cost more than the trials.
-    settings = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600", "RAY_AIR_NEW_OUTPUT": "0"}
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    owned = not ray.is_initialized()
-    if owned:
-        needed = lanes.count * max(lanes.workers, 1)
-        if lanes.address:
-            ray.init(address=lanes.address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(num_cpus=needed + 1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        _check_room(lanes)
+def connected(cpus: int, address: str | None = None) -> Iterator[None]:
+    """Ray, connected to the cluster at ``address``, or started on this machine with so many CPUs and stopped again.
+
+    Where this process is connected already, that connection is used and kept.
+    """
+    if ray.is_initialized():
         yield
-    finally:
-        if owned:
+        return
+    local = {} if address else _ON_ONE_MACHINE | {"RAY_worker_maximum_startup_concurrency": str(4 * cpus)}
+    with _environment(local):
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield
+        finally:
             ray.shutdown()
 
 
@@ -207,16 +224,12 @@ def _check_room(lanes: Lanes) -> None:
 
 
 @contextlib.contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Keep the caller's handlers: Tune would replace the one for SIGINT by its own."""
-    before = os.environ.get("TUNE_DISABLE_SIGINT_HANDLER")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    handler = signal.getsignal(signal.SIGINT)
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the time of the ``with``; what the user has set stays."""
+    missing = [name for name in settings if name not in os.environ]
+    os.environ.update({name: settings[name] for name in missing})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if before is None:
-            del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
-        else:
-            os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = before
+        for name in missing:
+            os.environ.pop(name, None)

@@ -103,7 +103,7 @@ class Dying:
         return self.inner.run(leg)
 drive(study_of(sys.stdin.read(), [], options={{"storage": {str(tmp_path / "parts")!r}}}), Launch(in_process=True, make_runner=lambda _: Dying()), Console(quiet=True))
 """
-    died = subprocess.run([sys.executable, "-c", code], input=tiny_study_text, text=True, capture_output=True)
+    died = subprocess.run([sys.executable, "-c", code], input=tiny_study_text, text=True, capture_output=True, check=False)
     assert died.returncode == -9, died.stderr
     done = record_of(Journal(tmp_path / "parts/tiny").read())
     standing_at_a_rung = [a for a in done.attempts if a.status == "running"]

@@ -1,0 +1,114 @@
+"""Lanes on a real Ray: the same table as in one process, warm processes, and lanes that die."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator import table
+from orchestrator.driver import Launch, Outcome, drive
+from orchestrator.journal import Journal
+from orchestrator.reading import study_of
+from orchestrator.record import record_of
+from orchestrator.tune import connected
+from tests.synthetic import Synthetic, napping
+
+LOCAL = Launch(in_process=True, make_runner=lambda _: Synthetic())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    with connected(4):
+        yield
+
+
+def run(text: str, folder: Path, launch: Launch, *overrides: str) -> Outcome:
+    return drive(study_of(text, overrides, options={"storage": str(folder)}), launch, Console(quiet=True))
+
+
+def trials(folder: Path) -> table.pa.Table:
+    return table.read_trials(folder / "tiny")
+
+
+def pids(folder: Path) -> set[str]:
+    return {e["where"]["pid"] for e in Journal(folder / "tiny").read() if e["event"] == "row" and e["where"]}
+
+
+def test_two_lanes_give_the_table_of_one_process_and_stay_alive_between_generations(tiny_study_text: str, tmp_path: Path) -> None:
+    wanted = ["search.trials=12", "search.generation=4", "confirm.blocks=3"]
+    run(tiny_study_text, tmp_path / "one", LOCAL, *wanted)
+    napper = functools.partial(napping, 0.05)
+    outcome = run(tiny_study_text, tmp_path / "two", Launch(make_runner=napper), *wanted, "run.lanes=2", "run.workers=0")
+    assert outcome.exit_code == 0
+    assert table.same(trials(tmp_path / "one"), trials(tmp_path / "two")) == []
+    # Six generations, at each of which lanes wait: Tune would have stopped one of them, and started another process.
+    assert len(pids(tmp_path / "two")) == 2
+
+
+def test_async_uses_both_lanes_and_finishes(tiny_study_text: str, tmp_path: Path) -> None:
+    launch = Launch(asynchronous=True, make_runner=functools.partial(napping, 0.05))
+    outcome = run(tiny_study_text, tmp_path, launch, "run.lanes=2", "run.workers=0")
+    assert outcome.exit_code == 0
+    assert len(pids(tmp_path)) == 2
+    frame = trials(tmp_path).to_pandas()
+    assert frame[frame.stage == "search"].groupby("arm").size().to_dict() == {"slam": 4, "vanilla": 4}
+
+
+def test_a_train_worker_trains_bit_for_bit_what_this_process_trains(tiny_study_text: str, tmp_path: Path) -> None:
+    run(tiny_study_text, tmp_path / "here", Launch(in_process=True))
+    run(tiny_study_text, tmp_path / "there", Launch(), "run.workers=1")
+    assert table.same(trials(tmp_path / "here"), trials(tmp_path / "there")) == []
+    assert table.read_reports(tmp_path / "here/tiny").equals(table.read_reports(tmp_path / "there/tiny"))
+    assert len(pids(tmp_path / "there")) == 1
+
+
+def test_two_train_workers_share_every_training(tiny_study_text: str, tmp_path: Path) -> None:
+    wanted = ["search.trials=2", "search.rungs=[]"]
+    run(tiny_study_text, tmp_path / "one", Launch(in_process=True), *wanted)
+    run(tiny_study_text, tmp_path / "two", Launch(), *wanted, "run.workers=2")
+    one, two = (trials(tmp_path / name).to_pandas() for name in ("one", "two"))
+    assert list(two.workers) == ["2"] * len(two)
+    assert list(one.cell) == list(two.cell)
+    assert two["metric.validation.nll"].to_numpy() == pytest.approx(one["metric.validation.nll"].to_numpy(), rel=1e-3)
+
+
+def kill_soon(folder: Path, after_rows: int, killed: list[int]) -> threading.Thread:
+    """Kill whoever wrote the latest of so many rows, once."""
+
+    def watch() -> None:
+        for _ in range(600):
+            time.sleep(0.1)
+            rows = [e for e in Journal(folder / "tiny").read() if e["event"] == "row" and e["where"]]
+            if len(rows) >= after_rows:
+                killed.append(int(rows[-1]["where"]["pid"]))
+                os.kill(killed[0], signal.SIGKILL)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: str, tmp_path: Path) -> None:
+    run(tiny_study_text, tmp_path / "whole", LOCAL)
+    killed: list[int] = []
+    thread = kill_soon(tmp_path / "hit", 6, killed)
+    launch = Launch(make_runner=functools.partial(napping, 0.4))
+    outcome = run(tiny_study_text, tmp_path / "hit", launch, f"run.workers={workers}")
+    thread.join()
+    assert outcome.exit_code == 0
+    assert len(pids(tmp_path / "hit")) == 2, "the killed process and the one in its place"
+    whole, hit = trials(tmp_path / "whole"), trials(tmp_path / "hit")
+    assert hit.drop_columns(["attempt"]).select(["cell", "status", "progress"]) == whole.select(["cell", "status", "progress"])
+    attempts = {a.attempt for a in record_of(Journal(tmp_path / "hit/tiny").read()).finished}
+    # A lane of its own dies with the process; Ray Train restarts the worker of a lane that lives.
+    assert attempts == ({1, 2} if workers == 0 else {1})

@@ -16,6 +16,7 @@ import contextlib
 import json
 import netrc
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -112,7 +113,7 @@ class Mirror:
         done = sum(is_mirrored(attempt, state.get("cells", {})) for attempt in finished)
         cells = f"{done} of {len(finished)} cells mirrored"
         if done == len(finished) and self._mode == OFFLINE:
-            return f"W&B: {cells} offline in {self._directory}; upload with `wandb sync {self._directory}/offline-run-*`"
+            return f"W&B: {cells} offline in {self._directory}; upload with `wandb sync {shlex.quote(str(self._directory))}/offline-run-*`"
         if done == len(finished):
             return f"W&B: {cells}" + (f" to {state['url']}" if state.get("url") else "")
         later = f"{cells}; `kdsweep mirror {self._folder}` goes on from there"

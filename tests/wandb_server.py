@@ -68,13 +68,15 @@ class FakeServer:
     """Serves on ``url`` between ``start`` and ``stop``; a later ``start`` takes the same port and still knows the runs.
 
     ``mode`` is "ok", "hang" (accepts and never answers) or an HTTP status that answers every request; ``stream_mode`` does the same for the file
-    stream alone. ``die_after`` history lines every request is answered with 503, until it is None again.
+    stream alone, and the run named ``refused`` never gets its history in. ``die_after`` history lines every request is answered with 503, until it
+    is None again.
     """
 
     def __init__(self) -> None:
         self.runs: dict[str, ServerRun] = {}
         self.mode: str | int = OK
         self.stream_mode: str | int = OK
+        self.refused: str | None = None
         self.die_after: int | None = None
         self.requests: list[str] = []
         self.bodies: list[bytes] = []
@@ -147,7 +149,7 @@ class FakeServer:
             self.requests.append(f"{handler.command} {path}")
             mode = self.mode
             if mode == OK and path.endswith("/file_stream"):
-                mode = self.stream_mode
+                mode = 403 if self.runs[path.split("/")[-2]].name == self.refused else self.stream_mode
             if self.die_after is not None and sum(len(run.lines) for run in self.runs.values()) >= self.die_after:
                 mode = 503
         if mode == HANG:

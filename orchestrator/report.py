@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from orchestrator import figures
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
-from orchestrator.analysis.wording import NOTHING, name_of, number, p_value
+from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
 from orchestrator.journal import Journal
@@ -144,6 +144,7 @@ def to_json(frames: Frames) -> str:
 
 def effect_table(frames: Frames) -> RichTable:
     """The comparisons for a terminal; of a study without any, what tuning found."""
+    from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -152,7 +153,7 @@ def effect_table(frames: Frames) -> RichTable:
         title = (
             f"{facts.name}: {name_of(facts.metric['report'])}, difference to {facts.base}{f' in{unit.difference}' if unit.points else ''}"
         )
-        columns: tuple[str, ...] = ("arm", "blocks", "difference", "95 % interval", "exact p", "Holm p", "P(worse)")
+        columns: tuple[str, ...] = ("arm", "n", "difference", "95 % interval", "p", "Holm p")
         rows: list[tuple[str, ...]] = [
             (
                 each.arm,
@@ -161,7 +162,6 @@ def effect_table(frames: Frames) -> RichTable:
                 NOTHING if each.t_low is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}",
                 p_value(each.p),
                 p_value(each.p_holm),
-                number(each.worse, 2),
             )
             for each in frames.comparisons
         ]
@@ -169,12 +169,13 @@ def effect_table(frames: Frames) -> RichTable:
         title = f"{facts.name}: tuning"
         columns = ("arm", "trials", "failed", "device-seconds", f"best {facts.metric['select']}")
         rows = [
-            (each.arm, str(each.trials), str(each.failed), number(each.device_seconds, 0), number(each.best, 4)) for each in frames.tunings
+            (each.arm, str(each.trials), str(each.failed), amount(each.device_seconds), number(each.best, 4)) for each in frames.tunings
         ]
     # Text, not markup: an arm may be called [red].
-    table = RichTable(title=Text(title), title_justify="left", caption=Text(_status(frames)), caption_justify="left")
+    table = RichTable(title=Text(title), title_justify="left", caption=Text(_status(frames)), caption_justify="left", box=box.SIMPLE)
     for place, column in enumerate(columns):
-        table.add_column(Text(column), justify="left" if place == 0 else "right")
+        # Labels are long and numbers are not: at 80 columns labels fold.
+        table.add_column(Text(column), justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     return table

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.effects import ENUMERATED
 from orchestrator.analysis.frames import SOURCES, Frames
-from orchestrator.analysis.wording import NOTHING, name_of, number, p_value
+from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _scores(frames: Frames) -> Section:
     rows, notes = [], []
     for each in frames.summaries:
         spread = _interval(frames, each.low, each.high)
-        numbers = (unit.number(each.mean), unit.number(each.sd), unit.number(each.iqm), spread, _seconds(each.device_seconds))
+        numbers = (unit.number(each.mean), unit.number(each.sd), unit.number(each.iqm), spread, amount(each.device_seconds))
         rows.append((each.arm, str(each.ok), str(each.failed), str(each.missing), *numbers))
         absent = [f"block {block} {status}" for block, status in each.failed_blocks] + [
             f"block {block} missing" for block in each.missing_blocks
@@ -181,7 +181,7 @@ def _tuning(frames: Frames) -> Section:
     for each in frames.tunings:
         by = ", ".join(f"{count} {name}" for name, count in each.proposed_by.items())
         cells = (each.trials, each.cells, each.ok, each.stopped, each.failed, each.missing)
-        spent = (number(each.trainings, 1), _seconds(each.device_seconds), number(each.best, 4))
+        spent = (number(each.trainings, 1), amount(each.device_seconds), number(each.best, 4))
         rows.append((each.arm, by, *map(str, cells), *spent))
     columns = ("arm", "proposed by", "trials", "cells", "ok", "stopped", "failed", "missing", "trainings", "device-seconds", "best score")
     chosen = [
@@ -229,7 +229,7 @@ def _ran(frames: Frames) -> Section:
         "proposals": proposals.get(str(ran["mode"]), ran["mode"]) if frames.tunings else None,
         "launches": ran["launches"],
         "first and last cell": f"{_minute(ran['first_cell'])} to {_minute(ran['last_cell'])} UTC" if ran["first_cell"] else None,
-        "device-seconds": _seconds(ran["device_seconds"]),
+        "device-seconds": amount(ran["device_seconds"]),
         "hosts": ", ".join(ran["hosts"]),
         "devices": ", ".join(ran["devices"]),
         "workers a lane": ", ".join(ran["workers"]),
@@ -241,11 +241,7 @@ def _ran(frames: Frames) -> Section:
     }
     facts = tuple((name, str(value)) for name, value in said.items() if value not in (None, ""))
     rows = [
-        (
-            str(row["stage"]),
-            *(str(row[name]) for name in ("planned", "ok", "stopped", "failed", "missing")),
-            _seconds(row["device_seconds"]),
-        )
+        (str(row["stage"]), *(str(row[name]) for name in ("planned", "ok", "stopped", "failed", "missing")), amount(row["device_seconds"]))
         for row in frames.counts.to_dict("records")
     ]
     columns = ("cells", "planned", "ok", "stopped early", "failed", "missing", "device-seconds")
@@ -254,10 +250,6 @@ def _ran(frames: Frames) -> Section:
 
 def _interval(frames: Frames, low: float | None, high: float | None) -> str:
     return NOTHING if low is None or high is None else f"{frames.unit.number(low)} to {frames.unit.number(high)}"
-
-
-def _seconds(value: float) -> str:
-    return number(value, 0 if value >= 100.0 else 1)
 
 
 def _value(value: Any) -> str:

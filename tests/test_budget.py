@@ -104,7 +104,7 @@ def test_unequal_budgets_are_told_as_such() -> None:
 def test_equality_of_one_arm_of_none_and_of_unknown_cost() -> None:
     assert equality([]) == ""
     assert equality([spent("slam", 24, 400.0)]) == "Only slam was tuned: 24 trials, 400 device-seconds."
-    assert equality([spent("slam", 2, 9.0), spent("kd", 2, 9.0)]) == "Each of 2 arms was tuned with 2 trials and 9 device-seconds."
+    assert equality([spent("slam", 2, 9.0), spent("kd", 2, 9.0)]) == "Each of 2 arms was tuned with 2 trials and 9.0 device-seconds."
     assert equality([spent("slam", 2, 0.0), spent("kd", 2, 1.0)]).endswith("device-seconds are not known for slam.")
 
 

@@ -166,7 +166,7 @@ def test_tuning_failures_teachers_and_limits_are_told(tmp_path: Path) -> None:
     scores["kd"][4] = "diverged"
     text = report.markdown(report.frames(kept(tmp_path, whole(scores))))
     # Two searched arms of four cells of 2 device-seconds each.
-    assert "Each of 2 arms was tuned with 4 trials and 8 device-seconds." in text
+    assert "Each of 2 arms was tuned with 4 trials and 8.0 device-seconds." in text
     assert "| slam | 2 random, 2 tpe | 4 | 4 | 3 | 1 | 0 | 0 | 3.2 | 8.0 | 0.8200 |" in text
     assert "| slam | 2 | recipe.learning_rate=0.03123 |" in text
     assert "| slam, hard_weight=0 | the tuned slam already has hard_weight off |" in text
@@ -390,7 +390,7 @@ def test_the_terminal_table_has_a_row_per_comparison(tmp_path: Path) -> None:
     assert shown.startswith("margins: accuracy, difference to slam in points")
     row = next(line for line in shown.splitlines() if "kd" in line)
     # Mean -2, half-width 2.36462 * sqrt(4 / 7 / 8) = 0.632, p = 2 / 2^8.
-    assert re.split(r"\s*│\s*", row.strip(" │")) == ["kd", "8/8", "−2.0", "−2.6 to −1.4", ".008", ".008", "1.00"]
+    assert re.split(r"\s\s+", row.strip()) == ["kd", "8/8", "−2.0", "−2.6 to −1.4", ".008", ".008"]
     assert "Complete: 25 of 25 planned cells are in" in shown
 
 

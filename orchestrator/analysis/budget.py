@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.analysis.effects import OK, last_attempts
+from orchestrator.analysis.wording import amount
 
 SEARCH = "search"
 STOPPED = "stopped"
@@ -130,7 +131,7 @@ def equality(found: Sequence[Tuning]) -> str:
     if not found:
         return ""
     if len(found) == 1:
-        return f"Only {found[0].arm} was tuned: {_trials(found[0].trials)}, {found[0].device_seconds:,.0f} device-seconds."
+        return f"Only {found[0].arm} was tuned: {_trials(found[0].trials)}, {amount(found[0].device_seconds)} device-seconds."
     least, most = (pick(found, key=lambda each: each.device_seconds) for pick in (min, max))
     counts = {each.trials for each in found}
     if len(counts) == 1:
@@ -140,9 +141,9 @@ def equality(found: Sequence[Tuning]) -> str:
     if least.device_seconds <= 0.0:
         return f"{said}; device-seconds are not known for {least.arm}."
     if most is least:
-        return f"{said} and {least.device_seconds:,.0f} device-seconds."
+        return f"{said} and {amount(least.device_seconds)} device-seconds."
     ratio = most.device_seconds / least.device_seconds
-    cost = f"{least.device_seconds:,.0f} ({least.arm}) to {most.device_seconds:,.0f} ({most.arm}), a ratio of {ratio:.2f}"
+    cost = f"{amount(least.device_seconds)} ({least.arm}) to {amount(most.device_seconds)} ({most.arm}), a ratio of {ratio:.2f}"
     return f"{said}; device-seconds went from {cost}."
 
 

@@ -60,6 +60,11 @@ def number(value: float | None, decimals: int, signed: bool = False) -> str:
     return f"−{text}" if value < 0 else f"+{text}" if signed else text
 
 
+def amount(value: float) -> str:
+    """A cost: one decimal below 100, none above."""
+    return number(value, 0 if value >= 100.0 else 1)
+
+
 def p_value(p: float | None) -> str:
     """A p-value without its leading zero: .63, .011, .0005, < .0001. Rounding never carries it across .05."""
     if p is None:
@@ -130,9 +135,7 @@ def _not_shown(c: Comparison, unit: Unit) -> str:
     notes = []
     if smallest_p(c.n) * c.family >= c.alpha:
         comparisons = f"{c.family} comparisons need" if c.family > 1 else "a comparison needs"
-        notes.append(
-            f"{c.n} blocks are too few for the exact test to show any effect: {comparisons} at least {blocks_needed(c.family, c.alpha)}"
-        )
+        notes.append(f"with {c.n} blocks none could be: {comparisons} {blocks_needed(c.family, c.alpha)}")
     elif c.p is not None and c.p < c.alpha:
         notes.append(f"seen alone it would have been, but it does not stand after correction for {c.family} comparisons")
     if c.t_low is not None and c.t_high is not None:

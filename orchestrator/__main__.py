@@ -16,6 +16,7 @@ from orchestrator.errors import KdsweepError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.driver import Outcome
     from orchestrator.study import Study
 
 app = typer.Typer(
@@ -109,7 +110,7 @@ def run(
     _warn(found)
     console = _console()
     outcome = drive(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), console)
-    _summarise(outcome.folder, outcome.trained, console)
+    _summarise(outcome, console)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
     raise typer.Exit(outcome.exit_code)
@@ -179,13 +180,19 @@ def mirror(
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one method")] = None, as_json: Json = False) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one method")] = None,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print the README's table")] = False,
+) -> None:
     """List the distillation methods, or show the fields, domains and citation of one."""
     from orchestrator import catalogue
 
     if as_json:
         shown = catalogue.all_methods() if name is None else [catalogue.method(name)]
         typer.echo(json.dumps([entry.to_json() for entry in shown], indent=2))
+    elif markdown:
+        typer.echo("\n".join(catalogue.markdown_table()))
     elif name is None:
         for entry in catalogue.all_methods():
             typer.echo(f"{entry.name:<12} {entry.summary}")
@@ -219,15 +226,17 @@ def _folder(study: str, storage: str | None) -> str:
     return study
 
 
-def _summarise(folder: str, trained: int, console: Console) -> None:
+def _summarise(outcome: Outcome, console: Console) -> None:
     from orchestrator import report as reports
 
-    paths = reports.write(folder)
-    if trained == 0:
+    paths = reports.write(outcome.folder)
+    if outcome.trained == 0:
         console.print("Nothing to train: every cell of this study is finished. The report is made from the table.")
-    console.print(reports.effect_table(reports.frames(folder)))
-    for what, path in paths.items():
+    console.print(reports.effect_table(reports.frames(outcome.folder)))
+    for what, path in {"table": f"{outcome.folder}/trials.parquet", **paths}.items():
         console.print(f"  {what:<8} {path}", soft_wrap=True)
+    if outcome.mirrored:
+        console.print(outcome.mirrored, soft_wrap=True)
 
 
 def main() -> None:

@@ -78,3 +78,9 @@ def lines(entry: Entry) -> list[str]:
         domain = f"a schedule ({f.default.kind} by default)" if f.domain is None else f"{f.default} by default; {f.domain}"
         shown.append(f"  {f.name}: {f.doc} ({domain}{off}{only})")
     return shown
+
+
+def markdown_table() -> list[str]:
+    """The README's table of methods."""
+    rows = [f"| `{entry.name}` | {entry.summary} | [paper]({entry.url}) | {len(entry.fields)} |" for entry in all_methods()]
+    return ["| method | what it does | source | fields |", "|---|---|---|---|", *rows]

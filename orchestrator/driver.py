@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator import provenance, table
-from orchestrator.errors import Interrupted, StorageError
+from orchestrator import mirror, provenance, table
+from orchestrator.errors import Interrupted, StorageError, StudyError
 from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.progress import Pace, Progress, clock
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _COMMIT_S = 30.0
 """How often the Parquet table is brought up to date while a study runs."""
+
+_DRAIN_S, _HURRY_S = 10.0, 1.0
+"""How long the W&B mirror may go on after the last cell: of a finished study, and of one that the user stopped."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Outcome:
     counts: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     """What the user should know besides the numbers."""
+    mirrored: str = ""
+    """How far the W&B mirror got, in a sentence."""
 
     @property
     def exit_code(self) -> int:
@@ -78,7 +83,9 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         StorageError, StudyLocked: the folder cannot be used. LaneError: lanes cannot be had.
         Interrupted: the user stopped the launch; everything finished is kept.
     """
-    folder = folder_of(study)
+    folder, run = folder_of(study), study.run
+    if run.wandb == mirror.ONLINE and (problem := mirror.online_problem()) is not None:
+        raise StudyError([problem])
     with StudyLock(folder):
         journal = Journal(folder)
         record = record_of(journal.read())
@@ -87,21 +94,29 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         events = sweep.drain()
         if sweep.is_done and not events:
             table.write(record, folder)
-            return Outcome(folder, 0, sweep.counts(), sweep.problems)
+            missing = mirror.missing(record, folder, run.wandb, run.wandb_project)
+            mirrored = mirror.Mirror(folder, run.wandb, run.wandb_project).finish() if missing else ""
+            return Outcome(folder, 0, sweep.counts(), sweep.problems, mirrored)
         hands = _Hands(study, sweep, journal, record, folder)
         hands.deliver([_launch_event(study, launch), *events])
+        replay = mirror.Mirror(folder, run.wandb, run.wandb_project)
         stop = threading.Event()
-        with _interruptible(stop, launch), Progress(console, hands.line):
-            interrupted = _execute(study, sweep, launch, hands.deliver, stop)
-        status = "interrupted" if interrupted or not sweep.is_done else "complete"
-        hands.deliver([end_event(status=status, counts=sweep.counts())])
-        table.write(record, folder)
-        _forget_checkpoints(sweep, folder)
+        status = "interrupted"
+        try:
+            with _interruptible(stop, launch), Progress(console, hands.line):
+                interrupted = _execute(study, sweep, launch, hands.deliver, stop)
+            if sweep.is_done and not interrupted:
+                status = "complete"
+        finally:
+            hands.deliver([end_event(status=status, counts=sweep.counts())])
+            table.write(record, folder)
+            _forget_checkpoints(sweep, folder)
+            mirrored = replay.finish(_HURRY_S if status == "interrupted" else _DRAIN_S)
     if status == "interrupted":
         counts = sweep.counts()
         done = counts["ok"] + counts["stopped"] + counts["failed"]
         raise Interrupted(f"Stopped. {done} cells are finished and kept in {folder}; the same command goes on from there.")
-    return Outcome(folder, hands.legs, sweep.counts(), sweep.problems)
+    return Outcome(folder, hands.legs, sweep.counts(), sweep.problems, mirrored)
 
 
 class _Hands:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from orchestrator.record import Attempt
+    from orchestrator.record import Attempt, Record
 
 ONLINE, OFFLINE, OFF = "online", "offline", "off"
 STATE = "mirror.json"
@@ -143,9 +143,16 @@ def mirror_all(
     record = record_of(Journal(folder).read())
     if record.study is None:
         raise StorageError(f"Mirroring needs the folder of a study that was launched, but got folder={str(folder)!r} without a journal.")
+    allowed_s = 60.0 + 3.0 * missing(record, folder, mode, project, environ=environ) if timeout_s is None else timeout_s
+    return Mirror(folder, mode, project, environ=environ).finish(allowed_s)
+
+
+def missing(record: Record, folder: str | Path, mode: str, project: str, *, environ: Mapping[str, str] = os.environ) -> int:
+    """How many finished cell attempts are not mirrored yet; 0 where the mirror is off."""
+    if mode == OFF:
+        return 0
     cells = load(directory_of(folder)).get(target_of(mode, project, environ), {}).get("cells", {})
-    missing = sum(not is_mirrored(attempt, cells) for attempt in record.finished)
-    return Mirror(folder, mode, project, environ=environ).finish(60.0 + 3.0 * missing if timeout_s is None else timeout_s)
+    return sum(not is_mirrored(attempt, cells) for attempt in record.finished)
 
 
 def online_problem(environ: Mapping[str, str] = os.environ) -> str | None:

@@ -69,4 +69,4 @@ class Progress:
                 self._live.update(Text(self._line()), refresh=True)
             elif time.monotonic() - printed >= _PLAIN_S:
                 printed = time.monotonic()
-                self._console.print(Text(self._line()))
+                self._console.print(Text(self._line()), soft_wrap=True)

@@ -133,7 +133,7 @@ def status(
             typer.echo(json.dumps(standing.to_json(), indent=None if watch else 2))
         else:
             _console().print(standing.picture())
-        if not watch or not standing.is_running:
+        if not watch or standing.driver is None:
             return
         time.sleep(2)
 

@@ -9,6 +9,7 @@ from orchestrator.errors import StorageError
 from orchestrator.events import Event
 from orchestrator.journal import Journal
 from orchestrator.record import Record, record_of
+from orchestrator.storage import holder_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,11 +31,8 @@ class Standing:
     """Time of the last event."""
     end: str | None
     """complete or interrupted; None while a launch runs, or after it was killed."""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the last launch has not said that it ended."""
-        return self.end is None
+    driver: str | None
+    """Who works on it now, if anyone; storage without locks cannot tell."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,14 +43,15 @@ class Standing:
             "device_seconds": self.device_seconds,
             "last_event": self.last,
             "ended": self.end,
+            "driver": self.driver,
         }
 
     def picture(self) -> Table:
         """A table for the terminal."""
         from rich.table import Table
 
-        ended = self.end or f"no end yet, last event {self.last}"
-        shown = Table(title=f"{self.study}: {ended}", title_justify="left", caption=f"{self.device_seconds:.0f} device-seconds so far")
+        now = f"{self.driver} is at work" if self.driver else self.end or f"killed; `kdsweep run` goes on from {self.last}"
+        shown = Table(title=f"{self.study}: {now}", title_justify="left", caption=f"{self.device_seconds:.0f} device-seconds so far")
         for column in ("stage", "arm", *STATUSES, "best"):
             shown.add_column(column, justify="left" if column in ("stage", "arm") else "right")
         for (stage, arm), counts in self.cells.items():
@@ -86,6 +85,7 @@ def standing_of(folder: str) -> Standing:
         device_seconds=sum(attempt.total("device_seconds") for attempt in record.attempts),
         last=events[-1]["time"],
         end=ends[-1] if ends else None,
+        driver=holder_of(folder),
     )
 
 

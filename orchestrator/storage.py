@@ -288,6 +288,28 @@ class StudyLock:
             self._descriptor = None
 
 
+def holder_of(folder: str | Path) -> str | None:
+    """Who holds the lock of a study's folder; None where nobody does, or where there are no locks."""
+    path = local_path(folder)
+    if path is None:
+        return None
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        # Shared, and given up at once: two who look do not disturb each other.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(os.pread(descriptor, 4096, 0))
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
 def _holder(told: bytes) -> str:
     try:
         found = json.loads(told)

@@ -42,6 +42,12 @@ def test_gaps_within_a_bin_cancel():
     assert calibration_error(logits, torch.tensor([0, 1])) == pytest.approx(abs(0.05 - 0.97) / 2, rel=1e-5)
 
 
+def test_the_upper_edge_belongs_to_a_bin():
+    # 1/3 = 5/15 closes ](4/15), 5/15], where .3 lies too: |(0 - 1/3) + (1 - .3)| / 2.
+    logits = torch.tensor([[1, 1, 1, 1e-300], [0.3, 0.25, 0.25, 0.2]], dtype=torch.float64).log()
+    assert calibration_error(logits, torch.tensor([3, 0])) == pytest.approx((0.7 - 1 / 3) / 2, rel=1e-9)
+
+
 def test_certain_and_right_is_calibrated():
     assert calibration_error(torch.tensor([[200.0, 0.0], [0.0, 200.0]]), torch.tensor([0, 1])) == 0.0
 

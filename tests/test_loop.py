@@ -80,6 +80,24 @@ def test_the_generators_of_the_caller_are_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_every_step_draws_anew_and_the_same_again():
+    def draws(order):
+        drawn = []
+
+        class Draws(Plain):
+            def terms(self, state, batch, student, teacher):
+                drawn.append(float(torch.rand(())))
+                return super().terms(state, batch, student, teacher)
+
+        _student(Draws(), block=Block(0, 0, 0, order)).advance(1.0)
+        return drawn
+
+    first = draws(0)
+    assert len(set(first)) == 20
+    assert draws(0) == first
+    assert not set(draws(1)) & set(first)
+
+
 def test_every_seed_matters_and_init_is_shared_by_methods():
     def after(block, method=None, until=0.05):
         training = _student(method, block=block)

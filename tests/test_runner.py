@@ -124,6 +124,14 @@ def test_trials_take_turns(taught):
     assert [row.metrics for row in rows] == alone
 
 
+def test_sealed_and_opened_trials_of_a_block_take_turns(taught):
+    runner = Runner(taught, "cpu")
+    for opens_test in (False, True, False):
+        row = runner.run(Leg(student_trial(opens_test=opens_test), 1.0))
+        assert row.status == "ok", row.trace
+        assert ("test.accuracy" in row.metrics) is opens_test
+
+
 def test_more_blocks_than_are_kept_warm(root):
     runner = Runner(root, "cpu")
     for seed in range(7):
@@ -181,11 +189,12 @@ def test_a_failed_trial_is_not_gone_on_with(taught, monkeypatch):
     runner.run(Leg(trial, 0.3))
     observe, calls = Toy.observe, []
 
-    def fails_once(self, *rest):
+    def fails_once(self, state, *rest):
         calls.append(1)
         if len(calls) == 3:
+            state.memory += 1.0
             raise OSError("gone")
-        observe(self, *rest)
+        observe(self, state, *rest)
 
     monkeypatch.setattr(Toy, "observe", fails_once)
     row = runner.run(Leg(trial, 1.0))

@@ -38,7 +38,8 @@ class Runner:
     """Runs legs one after another and keeps warm what the next one may need.
 
     Splits, teachers and the last trial stay on the device; every other trial is found again by its checkpoint in the
-    store. With several workers each has a Runner, and all of them are given the same legs in the same order.
+    store. With several workers each has a Runner, and all of them are given the same legs in the same order; what fails
+    on one of them alone leaves the others waiting for it, until their process group gives up.
     """
 
     def __init__(self, store_root: str, device: str = "auto", workers: int = 1) -> None:
@@ -72,10 +73,6 @@ class Runner:
         seconds = time.perf_counter() - started
         where = {"host": socket.gethostname(), "pid": str(os.getpid()), "device": self._device.name, "workers": str(self._workers)}
         return replace(row, seconds=seconds, device_seconds=seconds * self._workers, where=where)
-
-    def has(self, name: str) -> bool:
-        """Whether the store has an artefact of that name."""
-        return self._store.exists(name)
 
     def _stand(self, leg: Leg, live: Training | None) -> Training:
         """The trial as far as it has come, but not beyond ``until``."""
@@ -151,7 +148,7 @@ def run_trial(
     """
     runner = Runner(store_root, device)
     teacher = trial.teacher_trial
-    if teacher is not None and not runner.has(name_of_weights(teacher.id)):
+    if teacher is not None and not Store(store_root).exists(name_of_weights(teacher.id)):
         row = runner.run(Leg(teacher, 1.0))
         if row.status != OK:
             return replace(

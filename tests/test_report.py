@@ -147,6 +147,13 @@ def test_the_three_forms_give_the_numbers_that_scipy_gives(tmp_path: Path) -> No
     assert [arms["slam"]["mean"], arms["slam"]["sd"]] == pytest.approx([mean, sd])
 
 
+def test_the_base_comes_first_wherever_it_stands_in_the_plan(tmp_path: Path) -> None:
+    scores = drawn(6)
+    found = report.frames(kept(tmp_path, whole({"kd": scores["kd"], "slam": scores["slam"]})))
+    assert [each.arm for each in found.summaries] == ["slam", "kd"]
+    assert list(found.scores.columns) == ["slam", "kd"]
+
+
 def test_claims_are_the_same_sentences_in_every_form(tmp_path: Path) -> None:
     paths = report.write(kept(tmp_path, whole()))
     claims = report.frames(tmp_path).claims
@@ -323,7 +330,7 @@ def test_names_and_messages_cannot_inject_anything(tmp_path: Path) -> None:
     assert code.rstrip().endswith("# ```\n````")
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ") and "script" in line]
     assert set(cells) <= {len(columns) + 1 for columns in ([0] * n for n in range(2, 14))}
-    assert "[red]" in printed(found)
+    assert printed(found).count("[red]") == 2  # in the title and in its row
     assert HOSTILE in "".join(ElementTree.parse(report.write(tmp_path)["svg"]).getroot().itertext())
 
 
@@ -355,6 +362,7 @@ def test_the_figure_is_an_image_with_every_arm_and_a_dot_per_block(tmp_path: Pat
     for arm in list(drawn())[1:]:
         assert arm in words
     assert "difference in accuracy to slam, points" in words
+    assert "← worse" in words
     uses = root.iter("{http://www.w3.org/2000/svg}use")
     # Twelve faint dots and one mean for each of four arms; the rest are ticks.
     assert sum(float(element.get("y", "0")) < 190.0 for element in uses) == 4 * 13

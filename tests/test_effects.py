@@ -335,6 +335,7 @@ def test_sentence_when_correction_takes_the_claim_back() -> None:
     assert "exact p = .031, Holm p = .13)" in single
     # Mean -1.625, variance 11.875 / 7: the interval's far end is -1.625 - 2.36462 * sqrt(11.875 / 56) = -2.71.
     assert "effects larger than about 2.7 points either way" in single
+    assert "effects larger than about 2.7 points either way" in said("vanilla", moved(2, 1, 3, 2, 2, 1, 3, -1), family=4)
     assert "seen alone it would have been, but it does not stand after correction for 4 comparisons" in single
 
 

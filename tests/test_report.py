@@ -260,6 +260,17 @@ def test_arms_that_do_not_share_their_blocks_are_told(tmp_path: Path) -> None:
     assert any("Tuning has seen data splits that are reported" in notice for notice in report.frames(kept(tmp_path / "b", events)).notices)
 
 
+def test_variants_that_vanished_from_the_plan_are_told(tmp_path: Path) -> None:
+    def notices(folder: str, left_out: str) -> tuple[str, ...]:
+        # Four others are planned, and a choice names one as skipped.
+        return report.frames(
+            kept(tmp_path / folder, whole(text=f"confirm: {{leave_one_out: [{left_out}], against: [kd, vanilla]}}"))
+        ).notices
+
+    assert notices("all", "a, b, c") == ()
+    assert notices("fewer", "a, b, c, d")[0].startswith("1 of the variants and rivals asked for are not in the plan")
+
+
 def test_launches_under_other_versions_are_told(tmp_path: Path) -> None:
     events = [launched(versions={"torch": "2.12.0"}), *whole()]
     assert any("Launches differed in versions" in notice for notice in report.frames(kept(tmp_path, events)).notices)

@@ -264,12 +264,26 @@ def _notices(facts: StudyFacts, counts: pd.DataFrame, is_complete: bool) -> tupl
             said.append("The confirm stage has not begun: nothing is compared yet.")
         elif facts.base is not None:
             said.append("Comparisons are interim. The number of blocks was fixed beforehand and must not depend on what they show.")
+    absent = _unnamed(facts)
+    if absent:
+        said.append(
+            f"{absent} of the variants and rivals asked for are not in the plan: they would be the same training as the base or another arm."
+        )
     said += _unshared(facts)
     versions = {json.dumps(launch.get("versions", {}), sort_keys=True) for launch in facts.launches}
     commits = {launch.get("code_commit") for launch in facts.launches}
     if len(versions) > 1 or len(commits) > 1:
         said.append("Launches differed in versions or in the commit of the code; the last one is shown.")
     return tuple(said)
+
+
+def _unnamed(facts: StudyFacts) -> int:
+    """How many arms of the confirm stage the study file asks for that are neither planned nor named as skipped."""
+    confirm = facts.asked.get("confirm")
+    if not facts.planned_blocks or not isinstance(confirm, dict):
+        return 0
+    asked = 1 + len(confirm.get("leave_one_out") or ()) + len(confirm.get("against") or ())
+    return max(0, asked - len(facts.planned_blocks) - len(facts.skipped))
 
 
 def _unshared(facts: StudyFacts) -> list[str]:

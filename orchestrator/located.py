@@ -58,7 +58,7 @@ class Fault:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.place.label}: {self.message}"
+        return printable(f"{self.place.label}: {self.message}")
 
 
 @dataclass(frozen=True)
@@ -281,5 +281,9 @@ def joined(path: str, key: str) -> str:
 
 def one_line(text: str) -> str:
     """The text as it can stand in a message: printable, on one line, not endless."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
-    return shown[:200]
+    return printable(" ".join(text.split()))[:200]
+
+
+def printable(text: str) -> str:
+    """The text with an escape for everything that would not show, or would move the cursor of a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

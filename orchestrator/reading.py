@@ -51,7 +51,7 @@ def read_study(path: str | Path, overrides: Sequence[str] = (), options: Mapping
             data = file.read(4 * MAX_CHARACTERS + 1)
         text = "x" * len(data) if len(data) > 4 * MAX_CHARACTERS else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StudyError([f"{path}:1: needs to be text in UTF-8, but got {one_line(str(error))}."]) from error
+        raise StudyError([f"{one_line(str(path))}:1: needs to be text in UTF-8, but got {one_line(str(error))}."]) from error
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise StudyError([f"{one_line(str(path))}: needs to be a file that can be read, but got this: {one_line(reason)}."]) from error
@@ -158,13 +158,14 @@ def _study(faults: Faults, root: Node) -> Study:
 
 def _metric(faults: Faults, node: Node) -> Metric:
     default = Metric()
+    before = len(faults)
     found = entries(faults, node, "metric", [field.name for field in fields(Metric)])
     select = found.get("select")
     if select is not None and isinstance(select.value, str) and select.value.startswith("test."):
         hint = nearest(select.value[:100].replace("test.", "validation."), METRICS)
         sealed = "the test split stays sealed while something is chosen, or its numbers come out too good"
         faults.add(select.place, "metric.select", f"needs a validation metric, but got {select}: {sealed}.{hint}")
-        return default
+        select = None
     chooses = single(faults, select, "metric.select", one_of(*(name for name in METRICS if name.startswith("validation."))), default.select)
     reports = single(
         faults,
@@ -174,6 +175,8 @@ def _metric(faults: Faults, node: Node) -> Metric:
         default.report if "report" in found else f"test.{chooses.partition('.')[2]}",
     )
     goal = single(faults, found.get("goal"), "metric.goal", one_of(*GOALS), METRICS[chooses])
+    if len(faults) > before:
+        return default
     if goal != METRICS[chooses]:
         faults.need(found["goal"], "metric.goal", f"{METRICS[chooses]}, which is better for {chooses}")
     elif METRICS[reports] != goal:

@@ -22,18 +22,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import search as proposing
+from orchestrator.analysis import effects
 from orchestrator.drafts import Draft, check_left_out
 from orchestrator.errors import StudyError
-from orchestrator.fields import Faults
+from orchestrator.fields import Faults, domain_of
 from orchestrator.located import Node, Place
-from orchestrator.reading import blocks_needed, read_study, study_of
+from orchestrator.reading import _misfit, blocks_needed, read_study, study_of
 from orchestrator.study import CONFIRM, METRICS, SAMPLERS, SEARCH, Study, _columns_of, _widest
 from search_spaces import Choice, IntUniform, LogUniform, Uniform, flat, tunable, tunables, without
+from trainables.data.digits import Digits
 from trainables.evaluate import measures
 from trainables.folder import name_of
 from trainables.methods.slam import SLaM
 from trainables.methods.vanilla import Vanilla
 from trainables.recipe import Recipe
+from trainables.source import Source, Splits
 
 TEXT = """\
 study: mini
@@ -75,7 +78,7 @@ confirm:
   blocks: 10
 run: {lanes: 2, workers: 1, device: auto, wandb: offline, wandb_project: kdsweep, storage: kdsweep-results, retries: 1}
 """
-SETTINGS = settings(max_examples=300, derandomize=True, deadline=None, database=None)
+SETTINGS = settings(max_examples=250, derandomize=True, deadline=None, database=None)
 SLAM_FIELDS = ", ".join(field.name for field in tunables(SLaM))
 VANILLA_FIELDS = ", ".join(field.name for field in tunables(Vanilla))
 RECIPE_FIELDS = ", ".join(field.name for field in tunables(Recipe))
@@ -150,6 +153,17 @@ def test_what_an_arm_says_of_a_name_replaces_what_all_says():
     assert search is not None
     assert search.spaces["vanilla"].parameter("recipe.learning_rate").domain == Choice((0.1, 0.2))
     assert search.spaces["slam"].parameter("recipe.learning_rate").domain == LogUniform(0.003, 1.0)
+
+
+def test_what_all_says_need_not_fit_an_arm_that_says_otherwise():
+    # A CNN has two or three stages, an MLP any number of layers.
+    text = edited(
+        ("model: {depth: 1}", "model: {family: cnn}"), ("[constant, cosine, step]", "[constant, cosine, step]\n      model.depth: [1, 4]")
+    )
+    assert faults(text) == [
+        f"f.yaml:27: search.space.all.model.depth[{i}]: needs one of 2, 3, but got {value}." for i, value in enumerate((1, 4))
+    ]
+    assert study(edited(("method.temperature: declared", "model.depth: declared"), text=text)).search is not None
 
 
 def test_an_arm_of_another_family_starts_from_the_defaults_of_that_family():
@@ -292,7 +306,8 @@ def test_a_field_that_only_the_search_brings_to_life_is_part_of_the_fingerprint(
 
 
 def test_every_name_of_every_configuration_has_a_column_of_its_type():
-    found = study(TEXT, "arms.wide={method: vanilla, model: {family: cnn}}")
+    # The network of a teacher is the model of the cell that trains it, and that alone has a norm here.
+    found = study(TEXT, "teacher.model={family: cnn}")
     columns = {parameter["name"]: parameter["column"] for parameter in found.parameters}
     assert list(columns) == sorted(columns)
     kinds = {"float64": float, "int64": int, "string": str, "bool": bool}
@@ -491,6 +506,26 @@ def test_what_cannot_be_left_out(name, line):
         assert found == [f"f.yaml:35: confirm.leave_one_out: {line}"]
 
 
+def test_a_field_at_fault_does_not_make_the_others_look_wrong():
+    assert faults(edited(("lower_bound: 0.4", "lower_bound: x, upper_bound: 0.3"))) == [
+        "f.yaml:13: arms.slam.lower_bound: needs a finite number, but got 'x'."
+    ]
+
+
+def test_a_range_does_not_begin_at_an_off_value_outside_the_limits():
+    @dataclass(frozen=True)
+    class Apart:
+        share: float = tunable(0.5, Uniform(0.0, 1.0), "", off=-1.0, low=0.0, high=1.0)
+
+    place = Place(1, 0, "f.yaml:1")
+    for kind, expected in (("uniform", ["f.yaml:1: x.uniform[0]: needs a number in [0, 1], but got -1.0."]), ("choice", [])):
+        found = Faults()
+        bounds = Node((Node(-1.0, place), Node(0.5, place)), place)
+        domain = domain_of(found, tunables(Apart)[0], Node({kind: bounds}, place), "x")
+        assert found.lines() == expected
+        assert domain == (None if expected else Choice((-1.0, 0.5)))
+
+
 @dataclass(frozen=True)
 class Fussy:
     """A value that is not valid with its part off."""
@@ -509,6 +544,39 @@ def test_what_is_not_valid_without_a_part_cannot_leave_it_out():
     check_left_out(found, Draft("x", method, Recipe(), None), "method.part", Node("method.part", Place(1, 0, "f.yaml:1")), "left")
     message = "needs a part that can be turned off, but without method.part there is a fault: "
     assert found.lines() == [f"f.yaml:1: left: {message}Fussy needs other <= part, but got other=0.4, part=0.0."]
+
+
+@dataclass(frozen=True)
+class Sealed(Source):
+    """A source that has too few rows, and that says so over two lines."""
+
+    rows: int = tunable(3, IntUniform(1, 9), "")
+
+    def load(self, split: int, opens_test: bool) -> Splits:
+        assert not opens_test
+        if self.rows > 5:
+            raise FileNotFoundError("There is no\n file.")
+        raise ValueError(f"Sealed needs rows >= 5, but got rows={self.rows}.")
+
+
+@pytest.mark.parametrize(("rows", "message"), [(3, "Sealed needs rows >= 5, but got rows=3."), (6, "There is no file.")])
+def test_a_source_from_which_no_block_can_be_drawn_is_a_fault_and_the_test_split_stays_sealed(rows, message):
+    assert _misfit(Sealed(rows)) == message
+    assert _misfit(Digits()) is None
+
+
+def test_the_tiny_study_is_valid(tiny_study_text):
+    found = study(tiny_study_text)
+    assert len(found.warnings) == 1
+    assert "confirm.blocks: needs at least 7 blocks" in found.warnings[0]
+    assert found.run.wandb == "off"
+
+
+def test_a_message_cannot_move_the_cursor():
+    found = faults(edited(("  vanilla: {method", '  "van\\u001b[2J\\nilla": {method')))
+    assert found[0] == f"f.yaml:14: arms.'van\\x1b[2J\\nilla': needs {NAMES}, other than all, but got 'van\\x1b[2J\\nilla'."
+    assert all(line.isprintable() for line in found)
+    assert "slam, van\\x1b[2J\\nilla" in found[1]
 
 
 def test_something_must_be_trained():
@@ -550,6 +618,12 @@ def test_all_faults_come_at_once_in_the_order_of_the_file_then_of_overrides_and_
         "f.yaml:32: search.space.vanilla.method.temperature", "f.yaml:34: confirm.base", "f.yaml:38: run.retries", "--set data.test=x: data.test",
         "--set serch=1: serch", "--set nonsense", "--lanes 0: run.lanes",
     ]  # fmt: skip
+
+
+def test_metrics_are_only_compared_where_each_is_one():
+    metric = "{select: validation.acuracy, report: test.nll, goal: down}"
+    text = edited(("{select: validation.accuracy, report: test.accuracy, goal: maximise}", metric))
+    assert [line.partition(": needs")[0] for line in faults(text)] == ["f.yaml:4: metric.select", "f.yaml:4: metric.goal"]
 
 
 # Overrides and options
@@ -603,6 +677,10 @@ def test_the_text_that_is_kept_has_the_overrides_and_is_the_same_study():
 @pytest.mark.parametrize(("comparisons", "blocks"), [(1, 6), (2, 7), (4, 8), (8, 9), (16, 10)])
 def test_blocks_that_an_exact_test_needs(comparisons, blocks):
     assert blocks_needed(comparisons) == blocks == next(n for n in itertools.count(1) if comparisons * 2 / 2**n <= 0.05)
+
+
+def test_the_report_asks_for_as_many_blocks():
+    assert [blocks_needed(m) for m in range(1, 65)] == [effects.blocks_needed(m) for m in range(1, 65)]
 
 
 def test_too_few_blocks_are_a_warning():

@@ -147,9 +147,13 @@ def report(
     """Write the report from the table, and print it (for html: print where it is)."""
     from orchestrator import report as reports
 
-    paths = reports.write(_folder(study, storage))
-    path = paths[format.value]
-    typer.echo(path if format is ReportFormat.HTML else Path(path).read_text(encoding="utf-8"))
+    folder = _folder(study, storage)
+    paths = reports.write(folder)
+    if format is ReportFormat.HTML:
+        typer.echo(paths["html"])
+    else:
+        found = reports.frames(folder)
+        typer.echo(reports.markdown(found) if format is ReportFormat.MD else reports.to_json(found))
 
 
 @app.command()

@@ -170,6 +170,7 @@ def test_value(method):
     twin = dataclasses.replace(method)
     assert twin == method
     assert hash(twin) == hash(method)
+    assert redrawn(method, seed=2) != method
     assert pickle.loads(pickle.dumps(method)) == method
     view = json.loads(json.dumps(flat(method)))
     assert flat(changed(type(method)(), view)) == flat(method)
@@ -205,7 +206,12 @@ def test_gradient_reaches_student_and_state(method):
     stage = toy(method.needs)
     state = prepared(method, stage)
     batch, student, teacher = at(stage, MIXED_ROWS)
-    sum(terms(method, state, batch, student, teacher).values()).backward()
+    leaves = (student.logits, *student.features.values(), *state.parameters())
+    found = terms(method, state, batch, student, teacher)
+    for name, term in found.items():
+        reached = torch.autograd.grad(term, leaves, retain_graph=True, allow_unused=True)
+        assert any(grad is not None and grad.abs().sum() > 0 for grad in reached), f"{name} teaches nothing"
+    sum(found.values()).backward()
     assert any(value.grad is not None and value.grad.abs().sum() > 0 for value in (student.logits, *student.features.values()))
     assert all(parameter.grad is not None for parameter in state.parameters())
 

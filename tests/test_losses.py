@@ -80,6 +80,7 @@ def test_ranks_mark_the_top_k():
     for k in range(1, 7):
         np.testing.assert_array_equal(ranks(torch.tensor(z)) < k, oracles.top(z, k) > 0)
     assert ranks(torch.tensor([[2.0, 9.0, 2.0, 3.0]])).tolist() == [[2, 0, 3, 1]]
+    assert ranks(torch.zeros(1, 1000)).tolist() == [list(range(1000))]
 
 
 def test_margin():

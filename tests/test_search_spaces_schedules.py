@@ -91,7 +91,8 @@ def test_lifted_takes_any_level_unchecked():
     level = object()
     lifted = Schedule("cosine").lifted(level)
     assert lifted.now is level
-    assert Schedule().start == 1.0
+    other = Schedule().lifted(0.25)
+    assert (lifted.now, other.now) == (level, 0.25)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

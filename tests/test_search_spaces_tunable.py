@@ -42,6 +42,7 @@ class Training:
     optimiser: Optimiser = nested(Optimiser(), "optimiser")
     schedule: Schedule = nested(Schedule(), "schedule", off=Schedule())
     shape: object = tunable("wide", Choice(("wide", 1, 2.5, True)), "mixed choice")
+    factor: float = tunable(0.5, Choice((0.5, 1)), "a real and a whole option")
     note: str = "not a hyper-parameter"
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ def test_tunables_in_order_with_what_was_declared():
     momentum = fields["momentum"]
     assert (momentum.default, momentum.doc, momentum.off, momentum.only_if) == (0.9, "momentum", 0.0, (("kind", ("sgd",)),))
     assert (momentum.low, momentum.high, momentum.is_nested) == (0.0, 1.0, False)
-    assert [field.name for field in tunables(Training())] == ["optimiser", "schedule", "shape"]
+    assert [field.name for field in tunables(Training())] == ["optimiser", "schedule", "shape", "factor"]
 
 
 def test_columns():
@@ -104,6 +105,7 @@ def test_flat_leaves_out_what_has_no_effect():
         "recipe.schedule.end": 0.0,
         "recipe.schedule.warmup": 0.0,
         "recipe.shape": "wide",
+        "recipe.factor": 0.5,
     }
 
 
@@ -112,6 +114,7 @@ def test_a_whole_number_in_a_real_field_is_the_same_configuration():
     assert type(found["rate"]) is float
     assert repr(found) == repr(flat(Optimiser(rate=1.0)))
     assert type(flat(Training(shape=1))["shape"]) is int  # of a choice the exact option is kept
+    assert type(flat(Training(factor=1))["factor"]) is int
     assert type(flat(Training(shape=True))["shape"]) is bool
     assert type(flat(Optimiser())["steps"]) is int
 

@@ -316,9 +316,9 @@ def covariate(probabilities, kind):
     return first - second if kind == "margin" else first
 
 
-@pytest.mark.parametrize("kind", ["margin", "confidence"])
-def test_prepare_estimates_accuracy_and_k(kind):
-    method = SLaM(covariate=kind, k_threshold=0.8)
+@pytest.mark.parametrize(("kind", "most"), [("margin", 10), ("margin", 2), ("confidence", 3)])
+def test_prepare_estimates_accuracy_and_k(kind, most):
+    method = SLaM(covariate=kind, k_threshold=0.8, max_k=most)
     stage = toy(method.needs)
     held, truth, train = numbers(stage.probe)
     state = method.state(stage.facts)
@@ -332,7 +332,8 @@ def test_prepare_estimates_accuracy_and_k(kind):
         hit = oracles.top(held, size)[np.arange(len(truth)), truth]
         k = np.where(oracles.slam_fit(at, hit, to) >= 0.8, size, k)
     assert len(set(k)) > 1, "the toy must have rows of different k"
-    np.testing.assert_array_equal(state.k, k)
+    assert most > CLASSES or k.max() > most
+    np.testing.assert_array_equal(state.k, np.minimum(k, most))
 
 
 def test_prepare_does_not_depend_on_batches_or_padding():
@@ -375,6 +376,7 @@ def test_isotonic_accuracy_by_hand():
         ({"k_rule": "fixed", "fixed_k": 20}, 5),
         ({"k_rule": "fixed", "fixed_k": 1}, 1),
         ({"k_threshold": 1.0, "max_k": 3}, 3),
+        ({"k_threshold": 1.0}, 5),
         ({"k_threshold": 0.0}, 2),
     ],
 )

@@ -27,6 +27,8 @@ class Standing:
     """Where a cell stands."""
 
     cell: Cell
+    teacher: Standing | None
+    """Of the cell that trains its teacher."""
     goal: float = END
     progress: float = 0.0
     status: str | None = None
@@ -48,6 +50,8 @@ class Sweep:
         self.study = study
         self.cells: dict[str, Standing] = {}
         """In plan order."""
+        self._open: dict[str, Standing] = {}
+        """Those without a final status, in the same order."""
         self.variants: plan.Variants | None = None
         """The arms of stage two, once tuning has chosen."""
         self._record = record
@@ -71,7 +75,7 @@ class Sweep:
 
     @property
     def is_done(self) -> bool:
-        return all(s.status is not None for s in self.cells.values()) and all(t.is_done for t in self._tunings.values())
+        return not self._open and all(t.is_done for t in self._tunings.values())
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -91,7 +95,8 @@ class Sweep:
     def counts(self) -> dict[str, int]:
         """Cells by status; "running" are in flight, "waiting" is everything else that is known to come."""
         found = dict.fromkeys(("ok", "stopped", "failed", "running", "waiting"), 0)
-        for s in self.cells.values():
+        # A list at once: this is called while another thread adds cells.
+        for s in list(self.cells.values()):
             if s.status is None:
                 found["running" if s.in_flight else "waiting"] += 1
             else:
@@ -101,7 +106,7 @@ class Sweep:
 
     def remaining(self) -> float:
         """Whole trainings left, at most (early stopping may spare some of those counted)."""
-        known = sum(max(0.0, END - s.progress) for s in self.cells.values() if s.status is None)
+        known = sum(max(0.0, END - s.progress) for s in list(self._open.values()))
         return known + self._cells_to_come()
 
     def take(self) -> Leg | None:
@@ -146,8 +151,8 @@ class Sweep:
 
     def _enter(self, cell: Cell) -> None:
         """Put a cell into the plan, behind its teacher, with what the record knows of it."""
-        self._enter_teacher(cell)
-        standing = self.cells[cell.id] = Standing(cell)
+        standing = Standing(cell, self._enter_teacher(cell))
+        self.cells[cell.id] = self._open[cell.id] = standing
         known = self._record.rows_of(cell.id)
         if not self._record.has(cell.id):
             self._events.append(self._cell_event(standing))
@@ -158,14 +163,16 @@ class Sweep:
             if row["status"] != STOPPED:
                 self._apply(standing, row["status"], row["progress"], row["metrics"])
 
-    def _enter_teacher(self, cell: Cell) -> None:
+    def _enter_teacher(self, cell: Cell) -> Standing | None:
         teacher = cell.teacher
-        if teacher is not None and teacher.id not in self.cells:
+        if teacher is None:
+            return None
+        if teacher.id not in self.cells:
             self._enter(teacher)
+        return self.cells[teacher.id]
 
     def _cell_event(self, standing: Standing) -> Event:
-        cell = standing.cell
-        teacher = cell.teacher
+        cell, teacher = standing.cell, standing.teacher
         block = cell.trial.block
         return cell_event(
             cell=cell.id,
@@ -178,7 +185,7 @@ class Sweep:
             generation=cell.generation,
             number=cell.number,
             proposed_by=cell.proposed_by,
-            needs=[] if teacher is None else [teacher.id],
+            needs=[] if teacher is None else [teacher.cell.id],
             config=cell.trial.config(),
         )
 
@@ -187,24 +194,26 @@ class Sweep:
         if status in (RUNNING, OK):
             standing.levels[progress] = metrics
         if status != RUNNING:
-            standing.status = status
+            self._close(standing, status)
+
+    def _close(self, standing: Standing, status: str) -> None:
+        standing.status = status
+        del self._open[standing.cell.id]
 
     def _stop(self, cell: Cell) -> None:
         """Early stopping does not continue a cell."""
         standing = self.cells[cell.id]
         if standing.status is not None:
             return
-        standing.status = STOPPED
+        self._close(standing, STOPPED)
         if not any(row["status"] == STOPPED for row in self._record.rows_of(cell.id)):
             metrics = standing.levels[standing.progress]
             self._events.append(row_event(cell.id, standing.attempt, Row(cell.id, STOPPED, standing.progress, 0, metrics)))
 
     def _ready(self) -> Standing | None:
-        for standing in self.cells.values():
-            if standing.in_flight or standing.status is not None or standing.progress >= standing.goal:
-                continue
-            teacher = standing.cell.teacher
-            if teacher is None or self.cells[teacher.id].status == OK:
+        for standing in self._open.values():
+            is_taught = standing.teacher is None or standing.teacher.status == OK
+            if is_taught and not standing.in_flight and standing.progress < standing.goal:
                 return standing
         return None
 
@@ -224,17 +233,18 @@ class Sweep:
             self._open_stage_two(self.study.confirm)
 
     def _fail_orphans(self) -> None:
-        for standing in self.cells.values():
-            teacher = standing.cell.teacher
-            if standing.status is None and teacher is not None and self.cells[teacher.id].status in FAILURES:
-                standing.status = FAILED
-                row = Row(standing.cell.id, FAILED, 0.0, 0, {}, message=f"Its teacher {teacher.id} failed.")
+        for standing in list(self._open.values()):
+            if standing.teacher is not None and standing.teacher.status in FAILURES:
+                self._close(standing, FAILED)
+                row = Row(standing.cell.id, FAILED, 0.0, 0, {}, message=f"Its teacher {standing.teacher.cell.id} failed.")
                 self._events.append(row_event(standing.cell.id, standing.attempt, row))
 
     def _score(self, candidates: Sequence[Candidate]) -> None:
         """Bring candidates up to date with the rows of their cells."""
         metric = self.study.metric.select
         for candidate in candidates:
+            if candidate.is_final:
+                continue
             standings = [self.cells[cell.id] for cell in candidate.cells]
             if any(s.status in FAILURES for s in standings):
                 candidate.failed = True

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.toys import Blobs
+from tests.small_trials import Blobs
 from trainables.batches import Order, RowProbe, resident, taken
 from trainables.device import Cpu, Device
 from trainables.distiller import Outputs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-from tests.toys import Line
+from tests.small_trials import Line
 from trainables.device import Cpu
 from trainables.evaluate import accuracy, agreement, calibration_error, logits_over, measures, nll, outputs_over, padded
 from trainables.models.mlp import MLP

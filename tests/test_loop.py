@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from search_spaces import Schedule
-from tests.toys import TEACHER, Blobs, Line, Plain, Toy, student_trial
+from tests.small_trials import TEACHER, Blobs, Line, Plain, Toy, student_trial
 from trainables.batches import Order, resident
 from trainables.device import Cpu, seed_of
 from trainables.loop import Diverged, Training

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.toys import TEACHER, Plain, Toy, student_trial
+from tests.small_trials import TEACHER, Plain, Toy, student_trial
 from trainables.data.digits import Digits
 from trainables.distiller import Distiller
 from trainables.folder import load, names

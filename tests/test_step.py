@@ -9,7 +9,7 @@ import torch
 from torch import multiprocessing, nn
 
 from search_spaces import Schedule, Uniform, nested, tunable
-from tests.toys import TEACHER, Blobs, Line, Plain, Toy, student_trial
+from tests.small_trials import TEACHER, Blobs, Line, Plain, Toy, student_trial
 from trainables.batches import resident
 from trainables.device import Cpu
 from trainables.distiller import Batch, Distiller, Facts, Needs, Outputs

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.toys import student_trial
+from tests.small_trials import student_trial
 from trainables.device import Cpu
 from trainables.models.mlp import MLP
 from trainables.store import Store

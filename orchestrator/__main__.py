@@ -30,6 +30,10 @@ app = typer.Typer(
 )
 
 
+_WATCH_S = 2.0
+"""Between two looks of status --watch."""
+
+
 class Wandb(StrEnum):
     """Where the W&B mirror goes."""
 
@@ -127,15 +131,21 @@ def status(
     from orchestrator.standing import standing_of
 
     folder = _folder(study, storage)
-    while True:
-        standing = standing_of(folder)
-        if as_json:
-            typer.echo(json.dumps(standing.to_json(), indent=None if watch else 2))
-        else:
-            _console().print(standing.picture())
-        if not watch or standing.driver is None:
-            return
-        time.sleep(2)
+    standing = standing_of(folder)
+    if as_json:
+        typer.echo(json.dumps(standing.to_json(), indent=None if watch else 2))
+        while watch and standing.driver is not None:
+            time.sleep(_WATCH_S)
+            standing = standing_of(folder)
+            typer.echo(json.dumps(standing.to_json()))
+        return
+    from rich.live import Live
+
+    with Live(standing.picture(), console=_console(), auto_refresh=False) as live:
+        while watch and standing.driver is not None:
+            time.sleep(_WATCH_S)
+            standing = standing_of(folder)
+            live.update(standing.picture(), refresh=True)
 
 
 @app.command()

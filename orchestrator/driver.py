@@ -26,6 +26,7 @@ from orchestrator.record import Record, record_of
 from orchestrator.storage import StudyLock
 from orchestrator.study import METRICS, Study
 from orchestrator.sweep import Sweep
+from trainables.device import device_named
 from trainables.distiller import term_names
 from trainables.runner import Runner, name_of_checkpoint
 from trainables.store import Store
@@ -86,6 +87,11 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
     folder, run = folder_of(study), study.run
     if run.wandb == mirror.ONLINE and (problem := mirror.online_problem()) is not None:
         raise StudyError([problem])
+    if launch.address is None:
+        try:
+            device_named(run.device)
+        except ValueError as error:
+            raise StudyError([f"run.device: {error}"]) from error
     with StudyLock(folder):
         journal = Journal(folder)
         record = record_of(journal.read())
@@ -103,9 +109,9 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         stop = threading.Event()
         status = "interrupted"
         try:
-            with _interruptible(stop, launch), Progress(console, hands.line):
-                interrupted = _execute(study, sweep, launch, hands.deliver, stop)
-            if sweep.is_done and not interrupted:
+            with _interruptible(stop, launch), Progress(console, hands.line), contextlib.suppress(KeyboardInterrupt):
+                _execute(study, sweep, launch, hands.deliver, stop)
+            if sweep.is_done:
                 status = "complete"
         finally:
             hands.deliver([end_event(status=status, counts=sweep.counts())])
@@ -155,19 +161,15 @@ class _Hands:
         return " · ".join(parts)
 
 
-def _execute(study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], stop: threading.Event) -> bool:
-    """Run the sweep; whether the user stopped it."""
+def _execute(study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], stop: threading.Event) -> None:
+    """Run the sweep to its end, or until the user stops it."""
     make_runner = launch.make_runner or functools.partial(_make_runner, folder_of(study), study.run.device)
     if launch.in_process:
-        try:
-            _in_process(sweep, make_runner(1), deliver)
-        except KeyboardInterrupt:
-            return True
-        return False
+        _in_process(sweep, make_runner(1), deliver)
+        return
     from orchestrator.tune import Lanes, execute  # Ray takes a second to import
 
     execute(sweep, Lanes(study.run.lanes, study.run.workers, make_runner, launch.address), deliver, stop.is_set)
-    return stop.is_set()
 
 
 def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None]) -> None:

@@ -53,7 +53,7 @@ class Standing:
         now = f"{self.driver} is at work" if self.driver else self.end or f"killed; `kdsweep run` goes on from {self.last}"
         shown = Table(title=f"{self.study}: {now}", title_justify="left", caption=f"{self.device_seconds:.0f} device-seconds so far")
         for column in ("stage", "arm", *STATUSES, "best"):
-            shown.add_column(column, justify="left" if column in ("stage", "arm") else "right")
+            shown.add_column(column, justify="left" if column in ("stage", "arm") else "right", overflow="fold")
         for (stage, arm), counts in self.cells.items():
             best = f"{self.best[arm]:.4f}" if stage == "search" and arm in self.best else ""
             shown.add_row(stage, arm, *(str(counts[status]) for status in STATUSES), best)

@@ -132,7 +132,7 @@ class Sweep:
         self._settle()
         return self.drain()
 
-    def lost(self, trial: str, message: str) -> list[Event]:
+    def lost(self, trial: str, message: str, trace: str = "") -> list[Event]:
         """A lane died with this cell: it is taken again, unless that happened more often than the study allows."""
         standing = self.cells[trial]
         standing.in_flight = False
@@ -140,7 +140,7 @@ class Sweep:
             standing.attempt += 1
             self._events.append(self._cell_event(standing))
             return self.drain()
-        return self.give(Row(trial, FAILED, standing.progress, 0, {}, message=message))
+        return self.give(Row(trial, FAILED, standing.progress, 0, {}, message=message, trace=trace))
 
     def drain(self) -> list[Event]:
         """Events since the last call."""

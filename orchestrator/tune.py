@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -36,6 +37,8 @@ _TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # What a lane died of goes into the table, not into the terminal.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The caller's handlers stay: Tune would put its own in place of the one for Ctrl-C.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
@@ -44,6 +47,9 @@ _ON_ONE_MACHINE = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
+
+_DEATHS_A_LANE = 3
+"""Deaths in a row, times the number of lanes, after which lanes are not started any more."""
 
 _WARM_UP_S = 60.0
 """How long lanes wait for each other at the start."""
@@ -81,7 +87,11 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
             tune.with_resources(Lane, tune.PlacementGroupFactory([_lane_bundle(lanes)])),
             param_space={"workers": lanes.workers, "make_runner": lanes.make_runner, "resources": {"CPU": 1.0}},
             tune_config=tune.TuneConfig(
-                search_alg=search, scheduler=_KeepLanes(lanes.count), num_samples=-1, max_concurrent_trials=lanes.count, reuse_actors=True
+                search_alg=search,
+                scheduler=_KeepLanes(lanes.count, search),
+                num_samples=-1,
+                max_concurrent_trials=lanes.count,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
@@ -109,7 +119,10 @@ class _SweepSearch(Searcher):
         self._sweep, self._deliver, self._stop = sweep, deliver, stop
         self._cells: dict[str, str] = {}
         self._to_warm = lanes
-        self.failure: BaseException | None = None
+        self._deaths, self._most_deaths = 0, _DEATHS_A_LANE * lanes
+        self.reason = ""
+        """What the lane that died last died of."""
+        self.failure: LaneError | None = None
 
     def suggest(self, trial_id: str) -> Any:
         if self._stop() or self.failure is not None:
@@ -126,10 +139,19 @@ class _SweepSearch(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         cell = self._cells.pop(trial_id, None)
-        if cell is None or self._stop():
+        if self._stop():
+            return
+        if not error:
+            self._deaths = 0
+        else:
+            self._deaths += 1
+            if self._deaths >= self._most_deaths:
+                self.failure = LaneError(f"{self._deaths} lanes in a row died before they finished anything. The last one: {self.reason}")
+        if cell is None:
             return
         if error or not result or "row" not in result:
-            self._deliver(self._sweep.lost(cell, "The lane that held this cell died; Ray's log has the reason."))
+            message = f"The lane that held this cell died: {self.reason.strip().rpartition(chr(10))[2]}"
+            self._deliver(self._sweep.lost(cell, message, self.reason))
         else:
             self._deliver(self._sweep.give(result["row"]))
 
@@ -155,12 +177,16 @@ class _KeepLanes(FIFOScheduler):
     the processes.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, search: _SweepSearch) -> None:
         super().__init__()
-        self._lanes = lanes
+        self._lanes, self._search = lanes, search
         self._told = False
         self._up: set[str] = set()
         self._since = time.monotonic()
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Tune tells the reason to its scheduler alone, right before it tells the searcher that there was an error."""
+        self._search.reason = Path(trial.error_file).read_text(errors="replace") if trial.error_file else "Ray does not say why."
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["row"] is not None:

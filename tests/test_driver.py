@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator import table
 from orchestrator.driver import Launch, Outcome, drive
-from orchestrator.errors import Interrupted, StorageError
+from orchestrator.errors import Interrupted, StorageError, StudyError
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
 from orchestrator.record import record_of
@@ -145,3 +145,21 @@ def test_a_study_without_a_confirm_stage_ends_with_its_choices(tiny_study_text: 
     text = tiny_study_text[: tiny_study_text.index("confirm:")] + tiny_study_text[tiny_study_text.index("run:") :]
     run(at(text, tmp_path), quiet, Launch(in_process=True, make_runner=lambda _: Synthetic()))
     assert [c["arm"] for c in record_of(Journal(tmp_path / "tiny").read()).choices] == ["slam", "vanilla"]
+
+
+def test_a_device_that_is_not_there_is_said_before_anything_starts(tiny_study_text: str, tmp_path: Path, quiet: Console) -> None:
+    with pytest.raises(StudyError, match=r"run\.device: Device needs .*device='xla'"):
+        run(at(tiny_study_text, tmp_path, "run.device=xla"), quiet)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_missing_login_is_said_before_anything_starts(
+    tiny_study_text: str, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "home"))
+    with pytest.raises(StudyError, match="wandb login"):
+        run(at(tiny_study_text, tmp_path, "run.wandb=online"), quiet)
+    assert not (tmp_path / "tiny").exists()

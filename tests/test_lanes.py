@@ -15,6 +15,7 @@ from rich.console import Console
 
 from orchestrator import table
 from orchestrator.driver import Launch, Outcome, drive
+from orchestrator.errors import LaneError
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
 from orchestrator.record import record_of
@@ -112,3 +113,20 @@ def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: 
     attempts = {a.attempt for a in record_of(Journal(tmp_path / "hit/tiny").read()).finished}
     # A lane of its own dies with the process; Ray Train restarts the worker of a lane that lives.
     assert attempts == ({1, 2} if workers == 0 else {1})
+
+
+def stillborn(workers: int) -> Synthetic:
+    """A runner that cannot be made."""
+    raise RuntimeError(f"no device for {workers} workers")
+
+
+def test_lanes_that_cannot_start_are_given_up_with_the_reason(tiny_study_text: str, tmp_path: Path) -> None:
+    with pytest.raises(LaneError, match=r"3 lanes in a row died .*no device for 1 workers") as caught:
+        run(tiny_study_text, tmp_path, Launch(make_runner=stillborn), "run.lanes=1", "run.workers=0")
+    assert caught.value.exit_code == 3
+    assert Journal(tmp_path / "tiny").read()[-1]["status"] == "interrupted"
+
+
+def test_more_lanes_than_the_cluster_holds_are_refused(tiny_study_text: str, tmp_path: Path) -> None:
+    with pytest.raises(LaneError, match="5 lanes of 1 workers need 5 CPUs, but the cluster has 4"):
+        run(tiny_study_text, tmp_path, Launch(make_runner=functools.partial(napping, 0.0)), "run.lanes=5", "run.workers=1")

@@ -65,8 +65,8 @@ def method(name: str) -> Entry:
     except KeyError as error:
         raise StudyError([str(error.args[0])]) from error
     text = inspect.cleandoc(sys.modules[found.__module__].__doc__ or "")
-    url = re.search(r"https?://\S+?(?=[\s,;)]|\.\s|\.$|$)", text)
-    return Entry(name, text.partition("\n")[0], text, url.group(0) if url else "", tunables(found))
+    url = re.search(r"https?://\S+", text)
+    return Entry(name, text.partition("\n")[0], text, url.group(0).rstrip(".,:;)") if url else "", tunables(found))
 
 
 def lines(entry: Entry) -> list[str]:

@@ -23,7 +23,7 @@ from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.progress import Pace, Progress, clock
 from orchestrator.record import Record, record_of
-from orchestrator.storage import StudyLock
+from orchestrator.storage import StudyLock, local_path
 from orchestrator.study import METRICS, Study
 from orchestrator.sweep import Sweep
 from trainables.device import device_named
@@ -163,7 +163,8 @@ class _Hands:
 
 def _execute(study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], stop: threading.Event) -> None:
     """Run the sweep to its end, or until the user stops it."""
-    make_runner = launch.make_runner or functools.partial(_make_runner, folder_of(study), study.run.device)
+    # The class itself, so that a lane imports what it trains with and nothing of the driver.
+    make_runner = launch.make_runner or functools.partial(Runner, _artifacts(folder_of(study)), study.run.device)
     if launch.in_process:
         _in_process(sweep, make_runner(1), deliver)
         return
@@ -178,10 +179,6 @@ def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], Non
         deliver(sweep.give(runner.run(leg)))
 
 
-def _make_runner(folder: str, device: str, workers: int) -> Host:
-    return Runner(_artifacts(folder), device, workers)
-
-
 def _forget_checkpoints(sweep: Sweep, folder: str) -> None:
     """Remove checkpoints of cells that early stopping ended or that failed; a lane removes those of cells that reach the end."""
     store = Store(_artifacts(folder))
@@ -191,7 +188,9 @@ def _forget_checkpoints(sweep: Sweep, folder: str) -> None:
 
 
 def _artifacts(folder: str) -> str:
-    return f"{folder}/artifacts"
+    """Root of the store. Absolute, because a lane has a working directory of its own."""
+    path = local_path(folder)
+    return f"{folder}/artifacts" if path is None else str(path.absolute() / "artifacts")
 
 
 def _check_same_study(study: Study, launch: Launch, record: Record, folder: str) -> None:

@@ -63,9 +63,14 @@ def test_async_uses_both_lanes_and_finishes(tiny_study_text: str, tmp_path: Path
     assert frame[frame.stage == "search"].groupby("arm").size().to_dict() == {"slam": 4, "vanilla": 4}
 
 
-def test_a_train_worker_trains_bit_for_bit_what_this_process_trains(tiny_study_text: str, tmp_path: Path) -> None:
+def test_a_train_worker_trains_bit_for_bit_what_this_process_trains(
+    tiny_study_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(tiny_study_text, tmp_path / "here", Launch(in_process=True))
-    run(tiny_study_text, tmp_path / "there", Launch(), "run.workers=1")
+    # Lanes have a working directory of their own, and a storage that is told relative to ours must be found all the same.
+    monkeypatch.chdir(tmp_path)
+    run(tiny_study_text, Path("there"), Launch(), "run.workers=1")
+    assert len(list((tmp_path / "there/tiny/artifacts/teachers").glob("*.pt"))) == 3
     assert table.same(trials(tmp_path / "here"), trials(tmp_path / "there")) == []
     assert table.read_reports(tmp_path / "here/tiny").equals(table.read_reports(tmp_path / "there/tiny"))
     assert len(pids(tmp_path / "there")) == 1

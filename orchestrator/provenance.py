@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +44,10 @@ def code_commit() -> str | None:
 
 
 def lock_hash() -> str:
-    """Sixteen hex digits over name and version of every installed package."""
-    installed = sorted({f"{d.metadata['Name']}=={d.version}".lower() for d in metadata.distributions()})
+    """Sixteen hex digits over name and version of every package of this environment.
+
+    Only its own folders count: Ray puts bundled packages on the path as it is imported, which changes no environment.
+    """
+    folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+    installed = sorted({f"{d.metadata['Name']}=={d.version}".lower() for d in metadata.distributions(path=folders)})
     return hashlib.sha256("\n".join(installed).encode()).hexdigest()[:16]

@@ -121,7 +121,7 @@ class _SweepSearch(Searcher):
         self._to_warm = lanes
         self._deaths, self._most_deaths = 0, _DEATHS_A_LANE * lanes
         self.reason = ""
-        """What the lane that died last died of."""
+        """What the lane that died last died of: a trace, its message last."""
         self.failure: LaneError | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -146,11 +146,13 @@ class _SweepSearch(Searcher):
         else:
             self._deaths += 1
             if self._deaths >= self._most_deaths:
-                self.failure = LaneError(f"{self._deaths} lanes in a row died before they finished anything. The last one: {self.reason}")
+                self.failure = LaneError(
+                    f"{self._deaths} lanes in a row died before they finished anything. The last one: {_last(self.reason)}"
+                )
         if cell is None:
             return
         if error or not result or "row" not in result:
-            message = f"The lane that held this cell died: {self.reason.strip().rpartition(chr(10))[2]}"
+            message = f"The lane that held this cell died: {_last(self.reason)}"
             self._deliver(self._sweep.lost(cell, message, self.reason))
         else:
             self._deliver(self._sweep.give(result["row"]))
@@ -164,6 +166,10 @@ class _SweepSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the state."""
+
+
+def _last(trace: str) -> str:
+    return trace.strip().rpartition("\n")[2]
 
 
 class _KeepLanes(FIFOScheduler):

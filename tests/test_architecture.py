@@ -79,6 +79,15 @@ def test_a_file_is_about_one_thing(path: Path) -> None:
     assert path.stem not in {"utils", "util", "common", "core", "base", "manager", "helpers", "engine", "misc"}
 
 
+def test_the_hash_of_the_environment_does_not_depend_on_what_was_imported() -> None:
+    code = "from orchestrator.provenance import lock_hash; print(lock_hash())"
+    found = {
+        subprocess.run([sys.executable, "-c", f"{first}{code}"], capture_output=True, text=True, check=True).stdout
+        for first in ("", "import ray; ")
+    }
+    assert len(found) == 1
+
+
 def test_exported_names_are_the_public_ones() -> None:
     import search_spaces
 

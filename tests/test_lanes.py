@@ -126,7 +126,7 @@ def stillborn(workers: int) -> Synthetic:
 
 
 def test_lanes_that_cannot_start_are_given_up_with_the_reason(tiny_study_text: str, tmp_path: Path) -> None:
-    with pytest.raises(LaneError, match=r"3 lanes in a row died .*no device for 1 workers") as caught:
+    with pytest.raises(LaneError, match=r"3 lanes in a row died .*: RuntimeError: no device for 1 workers$") as caught:
         run(tiny_study_text, tmp_path, Launch(make_runner=stillborn), "run.lanes=1", "run.workers=0")
     assert caught.value.exit_code == 3
     assert Journal(tmp_path / "tiny").read()[-1]["status"] == "interrupted"

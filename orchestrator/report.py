@@ -153,7 +153,7 @@ def effect_table(frames: Frames) -> RichTable:
         title = (
             f"{facts.name}: {name_of(facts.metric['report'])}, difference to {facts.base}{f' in{unit.difference}' if unit.points else ''}"
         )
-        columns: tuple[str, ...] = ("arm", "n", "difference", "95 % interval", "p", "Holm p")
+        columns: tuple[str, ...] = ("arm", "n", "diff.", "95 % interval", "p", "Holm p")
         rows: list[tuple[str, ...]] = [
             (
                 each.arm,
@@ -172,7 +172,9 @@ def effect_table(frames: Frames) -> RichTable:
             (each.arm, str(each.trials), str(each.failed), amount(each.device_seconds), number(each.best, 4)) for each in frames.tunings
         ]
     # Text, not markup: an arm may be called [red].
-    table = RichTable(title=Text(title), title_justify="left", caption=Text(_status(frames)), caption_justify="left", box=box.SIMPLE)
+    table = RichTable(
+        title=Text(title), title_justify="left", caption=Text(_status(frames)), caption_justify="left", box=box.SIMPLE, pad_edge=False
+    )
     for place, column in enumerate(columns):
         # Labels are long and numbers are not: at 80 columns labels fold.
         table.add_column(Text(column), justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")

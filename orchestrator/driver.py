@@ -170,7 +170,9 @@ def _execute(study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list
         return
     from orchestrator.tune import Lanes, execute  # Ray takes a second to import
 
-    execute(sweep, Lanes(study.run.lanes, study.run.workers, make_runner, launch.address), deliver, stop.is_set)
+    run = study.run
+    lanes = Lanes(run.lanes, run.workers, make_runner, uses_gpu=run.device in ("auto", "cuda"), address=launch.address)
+    execute(sweep, lanes, deliver, stop.is_set)
 
 
 def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None]) -> None:

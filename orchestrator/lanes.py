@@ -136,7 +136,7 @@ class WorkerGroup:
         self._trainer = TorchTrainer(
             _serve,
             train_loop_config={"mailbox": self._mailbox, "make_runner": make_runner},
-            scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker=resources),
+            scaling_config=train.ScalingConfig(num_workers=workers, use_gpu="GPU" in resources, resources_per_worker=resources),
             run_config=train.RunConfig(
                 name="lane",
                 storage_path=self._scratch.name,

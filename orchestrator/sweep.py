@@ -112,12 +112,13 @@ class Sweep:
     def take(self) -> Leg | None:
         """The next leg that may run now, marked as in flight; None if there is none at the moment (or none at all)."""
         standing = self._ready()
-        if standing is None:
-            for tuning in self._tunings.values():
-                if isinstance(tuning, Arrivals) and tuning.extend():
-                    self._spread_goals(tuning)
-                    standing = self._ready()
-                    break
+        for tuning in self._tunings.values():
+            if standing is not None:
+                break
+            # Whoever waits for a teacher comes first: proposals made meanwhile would know nothing of it.
+            if isinstance(tuning, Arrivals) and not self._has_waiting(tuning) and tuning.extend():
+                self._spread_goals(tuning)
+                standing = self._ready()
         if standing is None:
             return None
         standing.in_flight = True
@@ -216,6 +217,10 @@ class Sweep:
             if is_taught and not standing.in_flight and standing.progress < standing.goal:
                 return standing
         return None
+
+    def _has_waiting(self, tuning: Tuning) -> bool:
+        standings = (self.cells[cell.id] for candidate in tuning.candidates for cell in candidate.cells)
+        return any(s.status is None and not s.in_flight and s.progress < s.goal for s in standings)
 
     # -- decisions
 

@@ -63,6 +63,8 @@ class Lanes:
     workers: int
     """Ray Train workers a lane; 0 trains in the lane's own process."""
     make_runner: MakeRunner
+    uses_gpu: bool = False
+    """Whether lanes share out the cluster's GPUs, where it has any. Ray hides them from processes that reserve none."""
     address: str | None = None
     """A running cluster; None starts Ray on this machine and stops it again."""
 
@@ -83,9 +85,10 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
     ):
         _check_room(lanes)
         search = _SweepSearch(sweep, deliver, stop, lanes.count)
+        each = process_resources(lanes)
         tuner = tune.Tuner(
-            tune.with_resources(Lane, tune.PlacementGroupFactory([_lane_bundle(lanes)])),
-            param_space={"workers": lanes.workers, "make_runner": lanes.make_runner, "resources": {"CPU": 1.0}},
+            tune.with_resources(Lane, tune.PlacementGroupFactory([{"CPU": _DRIVER_SHARE} if lanes.workers else each])),
+            param_space={"workers": lanes.workers, "make_runner": lanes.make_runner, "resources": each},
             tune_config=tune.TuneConfig(
                 search_alg=search,
                 scheduler=_KeepLanes(lanes.count, search),
@@ -107,8 +110,11 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
         raise search.failure
 
 
-def _lane_bundle(lanes: Lanes) -> dict[str, float]:
-    return {"CPU": _DRIVER_SHARE if lanes.workers else 1.0}
+def process_resources(lanes: Lanes) -> dict[str, float]:
+    """What each process that trains reserves: a CPU and, where there are GPUs to share out, one of its own or a share."""
+    gpus = ray.cluster_resources().get("GPU", 0.0) if lanes.uses_gpu else 0.0
+    share = {"GPU": min(1.0, gpus / (lanes.count * max(lanes.workers, 1)))} if gpus else {}
+    return {"CPU": 1.0, **share}
 
 
 class _SweepSearch(Searcher):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from rich.console import Console
 
 from orchestrator import table
@@ -19,7 +20,7 @@ from orchestrator.errors import LaneError
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
 from orchestrator.record import record_of
-from orchestrator.tune import connected
+from orchestrator.tune import Lanes, connected, process_resources
 from tests.synthetic import Synthetic, napping
 
 LOCAL = Launch(in_process=True, make_runner=lambda _: Synthetic())
@@ -135,3 +136,14 @@ def test_lanes_that_cannot_start_are_given_up_with_the_reason(tiny_study_text: s
 def test_more_lanes_than_the_cluster_holds_are_refused(tiny_study_text: str, tmp_path: Path) -> None:
     with pytest.raises(LaneError, match="5 lanes of 1 workers need 5 CPUs, but the cluster has 4"):
         run(tiny_study_text, tmp_path, Launch(make_runner=functools.partial(napping, 0.0)), "run.lanes=5", "run.workers=1")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "workers", "share"), [(0.0, 2, 1, None), (1.0, 2, 1, 0.5), (1.0, 2, 0, 0.5), (4.0, 2, 2, 1.0), (8.0, 1, 2, 1.0)]
+)
+def test_lanes_share_out_the_gpus(gpus: float, count: int, workers: int, share: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, **({"GPU": gpus} if gpus else {})})
+    wanted = {"CPU": 1.0} if share is None else {"CPU": 1.0, "GPU": share}
+    runner = functools.partial(napping, 0.0)
+    assert process_resources(Lanes(count, workers, runner, uses_gpu=True)) == wanted
+    assert process_resources(Lanes(count, workers, runner)) == {"CPU": 1.0}

@@ -205,6 +205,7 @@ def test_async_promotes_on_arrival_and_finishes(study: Study) -> None:
     assert searched.groupby("arm").size().to_dict() == {"slam": 8, "vanilla": 8}
     assert set(searched.status) <= {"ok", "stopped"}
     assert (searched.groupby("arm").progress.max() == 1.0).all()
+    assert (searched.proposed_by == "tpe").any()
     assert len(frame[frame.stage == "confirm"]) == 9
 
 
@@ -214,3 +215,15 @@ def test_async_goes_on_after_an_interruption(study: Study) -> None:
     assert sweep.is_done
     frame = trials_frame(record_of(before + after)).to_pandas()
     assert frame[frame.stage == "search"].groupby("arm").size().to_dict() == {"slam": 8, "vanilla": 8}
+
+
+def test_async_does_not_propose_ahead_of_a_teacher(study: Study) -> None:
+    sweep = Sweep(study, record_of([]), asynchronous=True)
+    legs = list(iter(sweep.take, None))
+    # The three teachers of stage two, and the one that the first proposal of each arm shares.
+    assert [leg.trial.method for leg in legs] == [None] * 4
+    assert sum(standing.cell.stage == "search" for standing in sweep.cells.values()) == 2
+    for leg in legs:
+        sweep.give(Synthetic().run(leg))
+    # Now every lane gets a proposal of its own.
+    assert [leg.trial.method is not None for leg in (sweep.take(), sweep.take(), sweep.take()) if leg] == [True] * 3

@@ -245,7 +245,8 @@ def connected(cpus: int, address: str | None = None) -> Iterator[None]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            # "local": without it Ray looks for a cluster on this machine, and finds even one that is gone.
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             yield
         finally:

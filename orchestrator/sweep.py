@@ -230,6 +230,7 @@ class Sweep:
         for name, tuning in self._tunings.items():
             tuning.settle()
             self._spread_goals(tuning)
+            self._stop_siblings(tuning)
             if tuning.is_done and name not in self._chosen and tuning.best is not None:
                 self._chosen[name] = tuning.best
                 if self.study.confirm is None:
@@ -261,6 +262,14 @@ class Sweep:
         for candidate in tuning.candidates:
             for cell in candidate.cells:
                 self.cells[cell.id].goal = candidate.goal
+
+    def _stop_siblings(self, tuning: Tuning) -> None:
+        """Where one cell of a candidate failed, those on other blocks end at the rung they were asked for, whenever that is."""
+        for candidate in tuning.candidates:
+            for cell in candidate.cells if candidate.failed else ():
+                standing = self.cells[cell.id]
+                if not standing.in_flight and standing.progress >= standing.goal:
+                    self._stop(cell)
 
     def _arms_are_known(self) -> bool:
         confirm = self.study.confirm

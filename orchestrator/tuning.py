@@ -8,8 +8,10 @@ proposes and promotes on what has arrived so far, so no lane waits, and the orde
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import final
 
 from orchestrator import plan, rungs, search
 from orchestrator.plan import Cell
@@ -57,7 +59,7 @@ class Hooks:
     """Bring candidates up to date with the rows of their cells."""
 
 
-class Tuning:
+class Tuning(ABC):
     """The search of one arm. ``settle`` is called after every change and does all that has become decidable."""
 
     def __init__(self, study: Study, settings: Search, arm: Arm, hooks: Hooks) -> None:
@@ -88,8 +90,9 @@ class Tuning:
         ended = [c for c in self.candidates if math.isfinite(c.scores.get(END, math.nan))]
         return min(ended, key=lambda c: (-self.sign * c.scores[END], c.number), default=None)
 
+    @abstractmethod
     def settle(self) -> None:
-        raise NotImplementedError
+        """Do all that has become decidable."""
 
     def _propose(self, count: int, generation: int) -> None:
         """Append up to ``count`` candidates and enter their cells."""
@@ -124,6 +127,7 @@ def _before_end(candidate: Candidate) -> dict[float, float]:
     return {level: score for level, score in candidate.scores.items() if level < END}
 
 
+@final
 class Generations(Tuning):
     """Synchronous generations with successive halving inside each."""
 
@@ -160,6 +164,7 @@ class Generations(Tuning):
                 self._end_early(c)
 
 
+@final
 class Arrivals(Tuning):
     """Asynchronous successive halving: promote whoever is in the top share of a rung now, else propose a new candidate."""
 

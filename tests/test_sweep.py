@@ -153,6 +153,27 @@ def test_a_failed_proposal_does_not_survive_and_is_not_hidden(study: Study) -> N
     assert (frame[frame.stage == "confirm"]["hp.recipe.learning_rate"] <= 0.05).all()
 
 
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_failure_on_one_block_ends_the_other_blocks_at_their_rung(lanes: int, tiny_study_text: str) -> None:
+    study = study_of(tiny_study_text, ["search.trials=8", "search.generation=4", "search.blocks=2", "search.rungs=[0.25, 0.5]"])
+    second = study.block("search", 1)
+
+    def fails(trial: Trial) -> bool:
+        return trial.method is not None and trial.block == second and float(trial.config()["recipe.learning_rate"]) > 0.05
+
+    sweep, events = finished(study, host=Synthetic(fails=fails), lanes=lanes, seed=lanes)
+    assert sweep.is_done
+    frame = trials_frame(record_of(events)).to_pandas().query("stage == 'search'")
+    failed = frame[frame.status == "failed"]
+    assert len(failed) > 0
+    assert set(failed.block) == {1}
+    siblings = frame.merge(failed[["arm", "number"]], on=["arm", "number"]).query("block == 0")
+    assert set(siblings.status) == {"stopped"}
+    assert set(siblings.progress) == {0.25}
+    if lanes > 1:
+        assert same(table_of(finished(study, host=Synthetic(fails=fails))[1]), table_of(events)) == []
+
+
 def test_the_score_is_the_mean_over_the_tuning_blocks(tiny_study_text: str) -> None:
     study = study_of(tiny_study_text, ["search.blocks=3", "search.rungs=[]", "search.trials=2"])
     _, events = finished(study)

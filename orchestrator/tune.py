@@ -185,8 +185,8 @@ class _KeepLanes(FIFOScheduler):
     an actor's start, one lane would do all the work. So every lane first gets a warm-up (a leg of None) that ends when
     all are up, or after ``_WARM_UP_S``. Tune also keeps one idle actor for reuse and stops the others. A lane costs
     seconds to start, so the cache is told to hold as many as there are lanes. This is the one place that reaches into
-    Tune (2.60); without it lanes restart at every generation, which costs time and changes no number. A test counts
-    the processes.
+    Tune (2.60); without it one lane is soon left alone with the work, which costs time and changes no number. A
+    test counts what each lane does.
     """
 
     def __init__(self, lanes: int, search: _SweepSearch) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from orchestrator import rungs
 from orchestrator.analysis.effects import blocks_needed, smallest_p
 from orchestrator.study import Arm, Confirm, Search, Study
 from search_spaces import Schedule, field_at, flat, is_off, without
@@ -144,7 +144,7 @@ def outline(study: Study) -> Outline:
     return Outline(
         teachers=teachers,
         search_cells=searched,
-        search_trainings=arms * search.blocks * sum(map(_share, _generations(search), [search] * search.trials)) if search else 0.0,
+        search_trainings=arms * search.blocks * sum(_trainings(size, search) for size in _generations(search)) if search else 0.0,
         confirm_arms=comparisons + 1 if confirm else 0,
         confirm_cells=(comparisons + 1) * confirm.blocks if confirm else 0,
         comparisons=comparisons,
@@ -156,7 +156,10 @@ def outline(study: Study) -> Outline:
 
 def signatures(arms: Iterable[Arm]) -> set[str]:
     """What a compiled graph depends on: method and network without their traced numbers, batch size and optimiser."""
-    return {json.dumps([arm.method.signature(), flat(arm.model), arm.recipe.batch, arm.recipe.optimiser], default=str) for arm in arms}
+    return {
+        json.dumps([arm.method.signature(), name_of(arm.model), flat(arm.model), arm.recipe.batch, arm.recipe.optimiser], default=str)
+        for arm in arms
+    }
 
 
 def _generations(search: Search) -> list[int]:
@@ -165,12 +168,12 @@ def _generations(search: Search) -> list[int]:
     return [search.generation] * full + [rest] * (rest > 0)
 
 
-def _share(size: int, search: Search) -> float:
-    """Whole trainings that one generation amounts to."""
+def _trainings(size: int, search: Search) -> float:
+    """Whole trainings that a generation of that size amounts to."""
     left, stood, spent = size, 0.0, 0.0
     for rung in (*search.rungs, 1.0):
         spent += left * (rung - stood)
-        left, stood = math.ceil(search.keep * left - 1e-9), rung
+        left, stood = rungs.kept(left, search.keep), rung
     return spent
 
 

@@ -6,14 +6,19 @@ import math
 from collections.abc import Mapping
 
 
+def kept(members: int, keep: float) -> int:
+    """How many of a group go on after a rung: the share ``keep``, rounded up; a hair above a whole number counts as that number."""
+    return math.ceil(keep * members - 1e-9)
+
+
 def survivors(scores: Mapping[int, float | None], keep: float, sign: float) -> frozenset[int]:
-    """Successive halving within a group (Jamieson & Talwalkar 2016): the best ``ceil(keep * n)`` of n members.
+    """Successive halving within a group (Jamieson & Talwalkar 2016): the best ``kept`` of n members.
 
     Scores by member number; None or a value that is not finite never survives. ``sign`` is 1 where more is better, else
     -1. Equal scores are settled by the lower number.
     """
     ranked = _ranked(scores, sign)
-    return frozenset(ranked[: math.ceil(keep * len(scores) - 1e-9)])
+    return frozenset(ranked[: kept(len(scores), keep)])
 
 
 def promotable(scores: Mapping[int, float | None], promoted: frozenset[int], keep: float, sign: float) -> int | None:

@@ -62,7 +62,8 @@ def test_lanes_stay_alive_while_they_wait_for_a_generation(tiny_study_text: str,
     assert outcome.counts["ok"] == 1 + 12
     rows = [e["where"]["pid"] for e in Journal(tmp_path / "tiny").read() if e["event"] == "row"]
     assert len(set(rows)) == 2
-    assert min(rows.count(pid) for pid in set(rows)) >= 4, "one of every generation's three"
+    # One of three in each of four generations; a slow moment may cost it one. Left alone, the other lane does all but one.
+    assert min(rows.count(pid) for pid in set(rows)) >= 3
 
 
 def test_async_uses_both_lanes_and_finishes(tiny_study_text: str, tmp_path: Path) -> None:

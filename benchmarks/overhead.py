@@ -29,7 +29,8 @@ from orchestrator.driver import Launch, drive
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
 from orchestrator.tune import connected
-from trainables.trial import OK, Leg, Row
+from trainables.status import OK
+from trainables.trial import Leg, Row
 
 LANES = 2
 STUDY = """\

@@ -158,11 +158,11 @@ def report(
     from orchestrator import report as reports
 
     folder = _folder(study, storage)
-    paths = reports.write(folder)
+    found = reports.frames(folder)
+    paths = reports.write(folder, found)
     if format is ReportFormat.HTML:
         typer.echo(paths["html"])
     else:
-        found = reports.frames(folder)
         typer.echo(reports.markdown(found) if format is ReportFormat.MD else reports.to_json(found))
 
 
@@ -243,10 +243,11 @@ def _folder(study: str, storage: str | None) -> str:
 def _summarise(outcome: Outcome, console: Console) -> None:
     from orchestrator import report as reports
 
-    paths = reports.write(outcome.folder)
+    found = reports.frames(outcome.folder)
+    paths = reports.write(outcome.folder, found)
     if outcome.trained == 0:
         console.print("Nothing to train: every cell of this study is finished. The report is made from the table.")
-    console.print(reports.effect_table(reports.frames(outcome.folder)))
+    console.print(reports.effect_table(found))
     for what, path in {"table": f"{outcome.folder}/trials.parquet", **paths}.items():
         console.print(f"  {what:<8} {path}", soft_wrap=True)
     if outcome.mirrored:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 Clock = Callable[[], datetime]
 
+TEACHER, SEARCH, CONFIRM = STAGES = ("teacher", "search", "confirm")
+"""Stages of a study, in the order of every table."""
+
 SCHEMA_VERSION = 1
 """Of the tables that are made from a journal; written into every study event."""
 

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator import rungs
-from orchestrator.analysis.effects import blocks_needed, smallest_p
+from orchestrator.analysis.reach import blocks_needed, smallest_p
+from orchestrator.events import CONFIRM, SEARCH, TEACHER
 from orchestrator.study import Arm, Confirm, Search, Study
 from search_spaces import Schedule, field_at, flat, is_off, without
 from trainables.folder import name_of
 from trainables.trial import Trial
 
-TEACHER, SEARCH, CONFIRM = "teacher", "search", "confirm"
 DESIGN = "design"
 
 

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
+from orchestrator.analysis.reach import blocks_needed
 from orchestrator.drafts import NAME_NEED, Draft, check_left_out, is_name, read_arms, read_network, read_spaces, warn_of_idle
 from orchestrator.errors import StudyError
 from orchestrator.fields import Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
@@ -257,7 +258,7 @@ def _confirm(faults: Faults, warnings: Faults, node: Node, drafts: Mapping[str, 
                 check_left_out(faults, drafts[base], name, at, path)
             seen.add(name)
     comparisons = len(against) + len(left_out)
-    needed = blocks_needed(comparisons)
+    needed = blocks_needed(comparisons) if comparisons else 1
     if blocks < needed:
         place = found["blocks"].place if "blocks" in found else node.place
         warnings.add(
@@ -266,11 +267,6 @@ def _confirm(faults: Faults, warnings: Faults, node: Node, drafts: Mapping[str, 
             f"needs at least {needed} blocks for any of {comparisons} comparisons to reach p <= 0.05 after Holm's correction, but got {blocks}.",
         )
     return None if base is None else Confirm(base, tuple(n for n, _ in left_out), tuple(n for n, _ in against), blocks)
-
-
-def blocks_needed(comparisons: int) -> int:
-    """Fewest blocks at which the smallest two-sided sign-flip p, 2 / 2^n, times the comparisons is at most 0.05; 1 without any."""
-    return (40 * comparisons - 1).bit_length() if comparisons else 1
 
 
 def _warn_of_arms(warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], confirm: Confirm | None) -> None:

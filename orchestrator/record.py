@@ -9,9 +9,7 @@ from typing import Any
 
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
-
-RUNNING, STOPPED = "running", "stopped"
-"""As in trainables.trial, which would import torch."""
+from trainables.status import RUNNING, STOPPED
 
 
 @dataclass(frozen=True)

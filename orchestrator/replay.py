@@ -25,8 +25,10 @@ from pathlib import Path
 import wandb
 
 from orchestrator.errors import StorageError, StudyLocked
+from orchestrator.events import SEARCH
 from orchestrator.journal import Attempt, Event, Journal, StudyLock, record_of
 from orchestrator.mirror import BUSY, OFFLINE, ONLINE, STATE, is_mirrored, key_of, load, signature, target_of
+from trainables.status import OK, RUNNING, STOPPED
 
 _POLL_S = 0.2
 _LONGEST_PAUSE_S = 300.0
@@ -183,7 +185,7 @@ class Replay:
         totals = {name: attempt.total(name) for name in ("seconds", "device_seconds")}
         facts = {"status": attempt.status, "progress": attempt.progress, "steps": attempt.steps, "message": attempt.rows[-1]["message"]}
         run.summary.update({**attempt.metrics, **totals, **facts})
-        run.finish(exit_code=0 if attempt.status in ("ok", "stopped", "running") else 1)
+        run.finish(exit_code=0 if attempt.status in (OK, STOPPED, RUNNING) else 1)
         if is_online and run.project_url:
             self._state["url"] = run.project_url
 
@@ -214,7 +216,7 @@ class Replay:
 def name_of(attempt: Attempt) -> str:
     """Of a run, for people: "slam #12 / block 0" of a search, "slam, mixing=normalised / block 3" of a confirmation."""
     plan = attempt.plan
-    number = f" #{plan['number']}" if plan["stage"] == "search" and plan["number"] is not None else ""
+    number = f" #{plan['number']}" if plan["stage"] == SEARCH and plan["number"] is not None else ""
     again = f" / attempt {attempt.attempt}" if attempt.attempt > 1 else ""
     return f"{plan['arm']}{number} / block {plan['block']}{again}"
 

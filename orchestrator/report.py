@@ -57,15 +57,16 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
     return StudyFacts(tuple(record.launches), tuple(attempt.plan for attempt in record.cells.values()), record.choices, ended)
 
 
-def write(folder: str | Path) -> dict[str, str]:
+def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
     """Write report.md, report.html, report.json and, where arms are compared, figures/effects.svg and .png.
 
-    Each file is replaced at once. Returns what (md, html, json, svg, png) to where.
+    Each file is replaced at once. ``found`` are the frames of the folder, where the caller has them already. Returns what
+    (md, html, json, svg, png) to where.
 
     Raises:
         StorageError: as ``frames``; or the folder cannot be written.
     """
-    found = frames(folder)
+    found = found or frames(folder)
     files = {
         "md": ("", "report.md", markdown(found)),
         "html": ("", "report.html", html(found)),

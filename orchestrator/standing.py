@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import StorageError
-from orchestrator.events import Event
+from orchestrator.events import SEARCH, Event
 from orchestrator.journal import Journal
 from orchestrator.record import Record, record_of
 from orchestrator.storage import holder_of
+from trainables.status import FAILED, OK, STOPPED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-STATUSES = ("ok", "stopped", "failed", "under way")
+STATUSES = (OK, STOPPED, FAILED, "under way")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Standing:
         for column in ("stage", "arm", *STATUSES, "best"):
             shown.add_column(column, justify="left" if column in ("stage", "arm") else "right", overflow="fold")
         for (stage, arm), counts in self.cells.items():
-            best = f"{self.best[arm]:.4f}" if stage == "search" and arm in self.best else ""
+            best = f"{self.best[arm]:.4f}" if stage == SEARCH and arm in self.best else ""
             shown.add_row(stage, arm, *(str(counts[status]) for status in STATUSES), best)
         return shown
 
@@ -92,7 +93,7 @@ def standing_of(folder: str) -> Standing:
 def _status(status: str | None) -> str:
     if status is None:
         return "under way"
-    return status if status in ("ok", "stopped") else "failed"
+    return status if status in (OK, STOPPED) else FAILED
 
 
 def _best(record: Record, study: Event) -> dict[str, float]:
@@ -100,7 +101,7 @@ def _best(record: Record, study: Event) -> dict[str, float]:
     scores: dict[tuple[str, int], list[float]] = {}
     for attempt in record.attempts:
         cell = attempt.plan
-        if cell["stage"] == "search" and attempt.status == "ok":
+        if cell["stage"] == SEARCH and attempt.status == OK:
             scores.setdefault((cell["arm"], cell["number"]), []).append(attempt.metrics[study["metric"]["select"]])
     best: dict[str, float] = {}
     for (arm, _), values in scores.items():

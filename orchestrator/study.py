@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any, Self
 
+from orchestrator.events import CONFIRM, SEARCH
 from search_spaces import Choice, Space, Tunable, Value, changed, flat, nested, tunables
+from trainables.device import seed_of
 from trainables.distiller import Distiller
 from trainables.folder import name_of
 from trainables.network import Family
@@ -16,7 +18,6 @@ from trainables.recipe import Recipe
 from trainables.source import Source
 from trainables.trial import CONTENT_VERSION, Block, Teacher, Trial
 
-SEARCH, CONFIRM = "search", "confirm"
 STAGES = (SEARCH, CONFIRM)
 MAXIMISE, MINIMISE = GOALS = ("maximise", "minimise")
 SAMPLERS = ("tpe", "random")
@@ -136,12 +137,8 @@ class Study:
         """
         if stage not in STAGES or index < 0:
             raise ValueError(f"A block needs a stage out of {', '.join(STAGES)} and index >= 0, but got stage={stage!r}, index={index}.")
-        split, teacher, init, order = (self._seed(stage, index, part) for part in ("split", "teacher", "init", "order"))
+        split, teacher, init, order = (seed_of(self.seed, stage, index, part) >> 32 for part in ("split", "teacher", "init", "order"))
         return Block(split, teacher, init, order)
-
-    def _seed(self, stage: str, index: int, part: str) -> int:
-        digest = hashlib.sha256(f"{self.seed}/{stage}/{index}/{part}".encode()).digest()
-        return int.from_bytes(digest[:4], "big") >> 1
 
     @property
     def fingerprint(self) -> str:

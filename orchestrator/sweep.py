@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator import plan
-from orchestrator.events import Event, cell_event, choice_event, row_event
+from orchestrator.events import SEARCH, Event, cell_event, choice_event, row_event
 from orchestrator.plan import Cell
 from orchestrator.record import Record
 from orchestrator.search import Proposal
 from orchestrator.study import Arm, Confirm, Study
 from orchestrator.tuning import END, Arrivals, Candidate, Generations, Hooks, Tuning
 from search_spaces import Space
-from trainables.trial import FAILED, FAILURES, OK, RUNNING, STOPPED, Leg, Row
+from trainables.status import FAILED, FAILURES, OK, RUNNING, STOPPED
+from trainables.trial import Leg, Row
 
 
 @dataclass
@@ -313,7 +314,7 @@ class Sweep:
 
 def _proposals(record: Record, arm: str, space: Space) -> list[Proposal]:
     """The proposals of an arm's search that a journal holds, by number."""
-    cells = {a.plan["number"]: a.plan for a in record.attempts if a.plan["stage"] == plan.SEARCH and a.plan["arm"] == arm}
+    cells = {a.plan["number"]: a.plan for a in record.attempts if a.plan["stage"] == SEARCH and a.plan["arm"] == arm}
     return [
         Proposal({name: cell["config"][name] for name in space.names if name in cell["config"]}, cell["proposed_by"])
         for _, cell in sorted(cells.items())

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from orchestrator.errors import StorageError
-from orchestrator.events import SCHEMA_VERSION, Event, finite
+from orchestrator.events import SCHEMA_VERSION, STAGES, Event, finite
 from orchestrator.record import Attempt, Record
 from orchestrator.schema import TIME_COLUMNS, schema_of, table_of
 from orchestrator.storage import Folder, folder_at
@@ -41,9 +41,6 @@ __all__ = [
     "trials_frame",
     "write",
 ]
-
-STAGES = ("teacher", "search", "confirm")
-"""In the order of the table."""
 
 TABLES = ("trials", "reports", "studies")
 

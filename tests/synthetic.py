@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trainables.trial import FAILED, OK, RUNNING, Leg, Row, Trial
+from trainables.status import FAILED, OK, RUNNING
+from trainables.trial import Leg, Row, Trial
 
 
 def score(trial: Trial, until: float) -> float:

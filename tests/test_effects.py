@@ -13,7 +13,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from orchestrator.analysis import effects
-from orchestrator.analysis.effects import bca_interval, blocks_needed, comparisons, holm, sign_flip_p, smallest_p, summaries, t_interval
+from orchestrator.analysis.effects import bca_interval, comparisons, holm, sign_flip_p, summaries, t_interval
+from orchestrator.analysis.reach import blocks_needed, smallest_p
 from orchestrator.analysis.wording import Unit, equals, number, p_value, sentence, unit_of
 
 ACCURACY = "test.accuracy"

@@ -17,9 +17,10 @@ from trainables.batches import Resident, resident
 from trainables.device import device_named
 from trainables.loop import Diverged, Training
 from trainables.source import Source
+from trainables.status import DIVERGED, FAILED, OK, OUT_OF_MEMORY, RUNNING, STOPPED
 from trainables.store import Store
 from trainables.teachers import FrozenTeacher, keep, name_of_weights, teacher_for
-from trainables.trial import DIVERGED, FAILED, OK, OUT_OF_MEMORY, RUNNING, STOPPED, Leg, Report, Row, Trial
+from trainables.trial import Leg, Report, Row, Trial
 
 _KEPT = 4
 """How many splits and how many teachers stay on the device."""

@@ -19,10 +19,6 @@ from trainables.source import Source
 CONTENT_VERSION = 1
 """Part of every content id. Raised when the same configuration starts to give other numbers."""
 
-RUNNING, OK, STOPPED = "running", "ok", "stopped"
-FAILED, DIVERGED, OUT_OF_MEMORY = "failed", "diverged", "out_of_memory"
-FAILURES = (FAILED, DIVERGED, OUT_OF_MEMORY)
-
 
 @dataclass(frozen=True)
 class Block:

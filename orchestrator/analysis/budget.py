@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.analysis.effects import OK, last_attempts
+from orchestrator.analysis.effects import last_attempts
 from orchestrator.analysis.wording import amount
-
-SEARCH = "search"
-STOPPED = "stopped"
+from orchestrator.events import SEARCH
+from trainables.status import OK, STOPPED
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-CONFIRM = "confirm"
-ALPHA = 0.05
+from orchestrator.analysis.reach import ALPHA
+from orchestrator.events import CONFIRM
+from trainables.status import OK
+
 CONFIDENCE = 0.95
-OK = "ok"
-"""As in trainables.trial, which would import torch."""
 MISSING, NO_VALUE = "missing", "no value"
 
 ENUMERATED = 20
@@ -115,25 +115,6 @@ class Comparison:
     def is_interim(self) -> bool:
         """Whether planned cells are still to come."""
         return any(why == MISSING for _, _, why in self.left_out)
-
-
-def smallest_p(blocks: int) -> float:
-    """The smallest two-sided p that the exact sign-flip test can give with so many blocks: 2 / 2^n."""
-    return min(1.0, 2.0 / 2.0**blocks)
-
-
-def blocks_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """The fewest blocks with which one of so many comparisons can survive Holm's correction: 6, 8, 9, 10 for 1, 4, 8, 16.
-
-    Raises:
-        ValueError: no comparison, or alpha outside (0, 1).
-    """
-    if comparisons < 1 or not 0.0 < alpha < 1.0:
-        raise ValueError(f"Blocks need comparisons >= 1 and alpha in (0, 1), but got comparisons={comparisons}, alpha={alpha}.")
-    blocks = 1
-    while comparisons * smallest_p(blocks) >= alpha:
-        blocks += 1
-    return blocks
 
 
 def last_attempts(trials: pd.DataFrame) -> pd.DataFrame:

@@ -14,13 +14,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from orchestrator.analysis.budget import SEARCH, STOPPED, Tuning, tunings
-from orchestrator.analysis.effects import CONFIRM, OK, ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.budget import Tuning, tunings
+from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, last_attempts, summaries
 from orchestrator.analysis.wording import Unit, sentence, unit_of
 from orchestrator.errors import StorageError
+from orchestrator.events import CONFIRM, SEARCH, STAGES
+from trainables.status import OK, STOPPED
 
 TEACHER_ACCURACY = "metric.test.teacher_accuracy"
-STAGES = ("teacher", SEARCH, CONFIRM)
 SOURCES = ("split", "teacher", "init", "order")
 """Of variation, as the seeds of a block name them."""
 

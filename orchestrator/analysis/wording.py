@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.analysis.effects import MISSING, ArmSummary, Comparison, blocks_needed, smallest_p
+from orchestrator.analysis.effects import MISSING, ArmSummary, Comparison
+from orchestrator.analysis.reach import blocks_needed, smallest_p
 
 NOTHING = "–"
 

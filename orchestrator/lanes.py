@@ -22,9 +22,8 @@ from ray.train.torch import TorchTrainer
 from orchestrator.errors import LaneError
 from trainables.trial import Leg, Row
 
-Seconds = float
-_WARM_UP_STEP_S: Seconds = 0.05
-_LOOK_S: Seconds = 1.0
+_WARM_UP_STEP_S = 0.05
+_LOOK_S = 1.0
 """How often a waiting lane looks whether its worker group still lives."""
 _RESTARTS = 2
 """How often Ray Train restarts a group whose worker died, before the lane gives up."""

@@ -44,7 +44,7 @@ class Tunable:
 
     @property
     def column(self) -> str:
-        """Table type. The declared default decides between whole and real numbers, as the field's annotation does."""
+        """Type of a table column for the domain; ValueError for a nested value, which has none."""
         if self.domain is None:
             raise ValueError(f"{self.name} is nested: its fields have columns, it has none.")
         return self.domain.column

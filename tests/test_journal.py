@@ -20,8 +20,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import orchestrator.record
-import trainables.trial
 from orchestrator.errors import StorageError, StudyLocked
 from orchestrator.journal import (
     Attempt,
@@ -36,6 +34,7 @@ from orchestrator.journal import (
     row_event,
     study_event,
 )
+from trainables.status import FAILURES, OK, RUNNING, STOPPED
 from trainables.trial import Report, Row
 
 ROOT = Path(__file__).parents[1]
@@ -558,8 +557,9 @@ def test_an_event_that_lacks_what_its_kind_needs_is_said(event: Event) -> None:
         record_of([planned("c"), event])
 
 
-def test_the_words_for_a_status_are_those_of_the_trial() -> None:
-    assert (orchestrator.record.RUNNING, orchestrator.record.STOPPED) == (trainables.trial.RUNNING, trainables.trial.STOPPED)
+def test_the_words_for_a_status_are_those_that_journals_hold() -> None:
+    assert (RUNNING, OK, STOPPED) == ("running", "ok", "stopped")
+    assert FAILURES == ("failed", "diverged", "out_of_memory")
 
 
 def test_facts_are_read_without_torch() -> None:

@@ -26,6 +26,8 @@ class Entry:
     text: str
     """The whole docstring: paper, equations, departures, where defaults come from."""
     url: str
+    needs: tuple[str, ...]
+    """What the step must supply, in words."""
     fields: tuple[Tunable, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class Entry:
             "summary": self.summary,
             "url": self.url,
             "docstring": self.text,
+            "needs": list(self.needs),
             "fields": [
                 {
                     "name": f.name,
@@ -66,12 +69,28 @@ def method(name: str) -> Entry:
         raise StudyError([str(error.args[0])]) from error
     text = inspect.cleandoc(sys.modules[found.__module__].__doc__ or "")
     url = re.search(r"https?://\S+", text)
-    return Entry(name, text.partition("\n")[0], text, url.group(0).rstrip(".,:;)") if url else "", tunables(found))
+    return Entry(name, text.partition("\n")[0], text, url.group(0).rstrip(".,:;)") if url else "", _needs(found), tunables(found))
+
+
+def _needs(kind: type[Distiller[Any]]) -> tuple[str, ...]:
+    needs = kind.needs
+    said = {
+        "a teacher": needs.teacher,
+        f"features of student and teacher: {', '.join(needs.features)}": bool(needs.features),
+        f"{len(needs.views)} view{'s' * (len(needs.views) > 1)} of a row: {', '.join(needs.views)}": needs.views != ("plain",),
+        "the held-out split, at the start of every epoch": needs.holdout and needs.each_epoch,
+        "the held-out split, once": needs.holdout and not needs.each_epoch,
+        "the student's outputs at the start of every epoch": needs.each_epoch and not needs.holdout,
+        "a slow copy of the student": needs.ema,
+        "the whole batch on every worker: its terms compare rows": needs.whole_batch,
+        "its state at evaluation: it does not classify with the student's own classifier": kind.predict is not Distiller.predict,
+    }
+    return tuple(need for need, so in said.items() if so) or ("nothing but the student",)
 
 
 def lines(entry: Entry) -> list[str]:
     """A method for the terminal."""
-    shown = [entry.text, "", "Fields:"]
+    shown = [entry.text, "", "Needs:", *(f"  {need}" for need in entry.needs), "", "Fields:"]
     for f in entry.fields:
         off = "" if f.off is MISSING else f", off: {f.off.kind if f.domain is None else f.off}"
         only = "".join(f", only if {sibling} is {' or '.join(map(str, values))}" for sibling, values in f.only_if)

@@ -17,8 +17,9 @@ from orchestrator.fields import Faults, chosen, domain_of, entries, filled, sing
 from orchestrator.located import Node, joined, quoted
 from orchestrator.networks import SMOOTHED, is_map, read_model, read_recipe, read_teacher
 from orchestrator.study import Arm
-from search_spaces import Domain, Space, all_names, changed, field_at, flat, is_off, nearest, space_of, tunables, without
+from search_spaces import Domain, Space, all_names, changed, field_at, flat, is_off, nearest, space_of, without
 from trainables.distiller import Distiller
+from trainables.folder import name_of
 from trainables.network import Family
 from trainables.recipe import Recipe
 from trainables.trial import Teacher
@@ -28,9 +29,8 @@ NAME_NEED = "a name of at most 64 letters, digits, - and _"
 ALL = "all"
 """Where search.space holds what is searched for every arm."""
 _PARTS = ("method", "recipe", "model")
-_CHAIN = ("steps", "teacher")
-OF_ARM = (*_PARTS, *_CHAIN)
-"""Keys of an arm that are not fields of its method."""
+OF_ARM = (*_PARTS, "steps", "teacher")
+"""Keys of an arm beside the fields of its method, none of which may be called so."""
 _MOST_STEPS = 100
 _SEEDS = ("seed", "split", "init", "order", "block")
 
@@ -143,26 +143,26 @@ def _read_arm(faults: Faults, name: str, node: Node, path: str, student: Draft, 
     before = len(faults)
     method = chosen(faults, given.get("method"), node.place, joined(path, "method"), "trainables.methods", Distiller)  # type: ignore[type-abstract] # load() finds a concrete one
     if method is not None:
-        method = filled(faults, method, given, node.place, path, beside=of_arm(method))
+        method = filled(faults, method, given, node.place, path, beside=OF_ARM)
     if len(faults) > before:
         doubtful.add("method")
     draft = Draft(name, method, recipe, model, doubtful=frozenset(doubtful))
-    chain = {key: inner for key, inner in given.items() if key in _CHAIN and (method is None or key in of_arm(method))}
-    steps = single(faults, chain.get("steps"), joined(path, "steps"), whole(1, _MOST_STEPS), 1)
-    taught_by = read_teacher(faults, chain.get("teacher"), joined(path, "teacher"), *teacher)
+    steps = single(faults, given.get("steps"), joined(path, "steps"), whole(1, _MOST_STEPS), 1)
+    taught_by = read_teacher(faults, given.get("teacher"), joined(path, "teacher"), *teacher)
     return replace(draft, steps=steps, teacher=taught_by)
-
-
-def of_arm(method: Distiller[Any]) -> tuple[str, ...]:
-    """Keys of an arm with this method that are not fields of the method. A method may have a field called steps, which then counts."""
-    own = {declared.name for declared in tunables(method)}
-    return tuple(key for key in OF_ARM if key not in own)
 
 
 def check_steps(faults: Faults, draft: Draft, node: Node, path: str) -> None:
     """Keep that a student of the arm's chain, or of what the search makes of it, would have a method that is not valid."""
     if draft.method is None or "method" in draft.doubtful:
         return
+    if draft.steps > 1 and type(draft.method).predict is not Distiller.predict:
+        faults.add(
+            node.entries["steps"].place,
+            joined(path, "steps"),
+            f"needs to be 1 with {name_of(draft.method)}, but got {draft.steps}: its students classify with more than their own network, "
+            "and only their network teaches the next.",
+        )
     try:
         for method in draft.reached["method"]:
             for number in range(1, draft.steps + 1):

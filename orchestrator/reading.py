@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.analysis.reach import blocks_needed
-from orchestrator.drafts import NAME_NEED, Draft, check_left_out, check_steps, is_name, of_arm, read_arms, read_spaces, warn_of_idle
+from orchestrator.drafts import NAME_NEED, OF_ARM, Draft, check_left_out, check_steps, is_name, read_arms, read_spaces, warn_of_idle
 from orchestrator.errors import StudyError
 from orchestrator.fields import MANY, Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
 from orchestrator.located import MAX_CHARACTERS, Fault, Node, joined, one_line, override_place, quoted, read, written
@@ -293,7 +293,7 @@ def _warn_of_idle(
     warn_of_idle(warnings, found["teacher"], "teacher", {*flat(teacher.model, "model."), *flat(teacher.recipe, "recipe.")})
     for name, node in found["arms"].entries.items():
         networks = {key: inner for key, inner in node.entries.items() if key in ("recipe", "model")}
-        method = {key: inner for key, inner in node.entries.items() if key not in of_arm(drafts[name].arm.method)}
+        method = {key: inner for key, inner in node.entries.items() if key not in OF_ARM}
         own = drafts[name].teacher
         if own is not None:
             counts = {*flat(own.model, "model."), *flat(own.recipe, "recipe.")}

@@ -198,6 +198,10 @@ def test_methods_show_fields_domains_and_citation(capsys: pytest.CaptureFixture[
     fields = {f["name"]: f for f in entry["fields"]}
     assert fields["lower_bound"]["off"] == 0.0
     assert fields["k_threshold"]["only_if"] == {"k_rule": ["threshold"]}
+    assert entry["needs"] == ["a teacher", "the held-out split, once"]
+    code, out, _ = kdsweep(capsys, monkeypatch, "methods", "norm")
+    assert "\nNeeds:\n  a teacher\n  features of student and teacher: last, penultimate\n" in out
+    assert "its state at evaluation" in out
     code, _, err = kdsweep(capsys, monkeypatch, "methods", "slamm")
     assert code == 2
     assert "Did you mean slam?" in err

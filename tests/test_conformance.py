@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from orchestrator.drafts import OF_ARM
 from search_spaces import Choice, IntUniform, Schedule, changed, flat, switches, tunables, without
 from tests.toy import ROWS, Toy, detached, outputs, take, toy
 from trainables.distiller import Distiller, Outputs, term_names
@@ -183,6 +184,7 @@ def test_fields(name):
         assert field.type == kind_of_default, f"{field.name}: the annotation decides what is traced, and the default must agree"
     for field in declared.values():
         assert field.doc
+        assert field.name not in OF_ARM
         assert not any(letter in field.name.split("_") for letter in ("alpha", "beta", "gamma"))
         assert field.is_nested or field.domain.contains(field.default)
         if field.off is not MISSING:

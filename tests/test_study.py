@@ -371,6 +371,15 @@ def test_a_step_of_a_chain_for_which_the_method_is_not_valid_is_a_fault(monkeypa
     )
 
 
+def test_a_chain_of_students_that_classify_with_more_than_their_own_network_is_a_fault():
+    assert study(TEXT, "search=null", "arms={slam: {method: norm, steps: 1}}", "confirm={base: slam, blocks: 2}").arms["slam"].steps == 1
+    (fault,) = faults(TEXT, "search=null", "arms={slam: {method: norm, steps: 2}}", "confirm={base: slam, blocks: 2}")
+    assert fault.endswith(
+        "arms.slam.steps: needs to be 1 with norm, but got 2: its students classify with more than their own network, "
+        "and only their network teaches the next."
+    )
+
+
 def test_what_an_arms_own_teacher_has_without_effect_is_a_warning():
     found = study(TEXT, "arms.slam.teacher={recipe: {momentum: 0.5}}")
     assert len(found.warnings) == 1

@@ -164,12 +164,12 @@ def expected_terms(method, state, made, student, teacher):
     starts, rest = drawn_by_terms(state, code.shape, method.adapter)
     said, logits = teacher.logits.numpy(), student.logits.detach().numpy()
     p = oracles.softmax(said / method.temperature)
-    f = oracles.softmax(refined(state.logits, logits, starts[1], method.steps) / method.temperature)
+    f = oracles.softmax(refined(state.logits, logits, starts[1], method.ddim_steps) / method.temperature)
     known = np.where(made.is_labelled > 0, made.label, said.argmax(1))
     counted = np.ones(ROWS) if method.unlabelled == "pseudo" else made.is_labelled.numpy()
     return {
         "truth": (oracles.cross_entropy(oracles.onehot(known, CLASSES), oracles.softmax(logits)) * counted).mean(),
-        "feature": squares(refined(state.feature, ours, starts[0], method.steps) - code).mean(),
+        "feature": squares(refined(state.feature, ours, starts[0], method.ddim_steps) - code).mean(),
         "logits": method.temperature**2 * (p * np.log(p / f)).sum(1).mean(),
         "denoiser": (misjudged(state.feature, code, *rest[0]) + misjudged(state.logits, said, *rest[1])).mean(),
         "reconstruction": squares(layer(state.decoder.layers[0], code) - theirs).mean(),
@@ -183,12 +183,12 @@ def test_schedule_of_noise():
 
 @pytest.mark.parametrize(("steps", "times"), [(5, (400, 300, 200, 100, 0)), (1, (0,)), (2, (250, 0)), (10, tuple(range(450, -1, -50)))])
 def test_times_of_refining(steps, times):
-    state = built("vector", steps=steps)[1]
+    state = built("vector", ddim_steps=steps)[1]
     assert state.feature.times == state.logits.times == times
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-@pytest.mark.parametrize("changes", [{}, {"adapter": False, "steps": 2, "temperature": 3.0, "unlabelled": "skip"}, {"steps": 1}])
+@pytest.mark.parametrize("changes", [{}, {"adapter": False, "ddim_steps": 2, "temperature": 3.0, "unlabelled": "skip"}, {"ddim_steps": 1}])
 def test_oracle(kind, changes):
     method, state, made, student, teacher = built(kind, **changes)
     found = terms(method, state, made, student, teacher)
@@ -200,7 +200,7 @@ def test_oracle(kind, changes):
 
 
 def test_oracle_in_float32():
-    method, state, made, student, teacher = built("map", steps=2)
+    method, state, made, student, teacher = built("map", ddim_steps=2)
     expected = expected_terms(method, state, made, student, teacher)
     single = [Outputs(o.logits.float(), {n: v.float() for n, v in o.features.items()}) for o in (student, teacher)]
     found = terms(method, state.float(), made, *single)
@@ -210,7 +210,7 @@ def test_oracle_in_float32():
 
 def test_gradient_of_what_the_student_is_compared_by():
     """Against finite differences of the formulas in NumPy."""
-    method, state, made, student, teacher = built("map", steps=2)
+    method, state, made, student, teacher = built("map", ddim_steps=2)
     leaves = student.logits.clone().requires_grad_(), student.features["last"].clone().requires_grad_()
     found = terms(method, state, made, Outputs(leaves[0], {"last": leaves[1]}), teacher)
     (found["feature"] + found["logits"]).backward()
@@ -244,7 +244,7 @@ class Same(torch.nn.Module):
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10])
 def test_a_denoiser_that_knows_the_noise_brings_back_what_was_there(steps):
-    tap = built("map", steps=steps, adapter=False)[1].feature
+    tap = built("map", ddim_steps=steps, adapter=False)[1].feature
     z, noise = (torch.randn(ROWS, 8, 2, 2, generator=generator(s), dtype=torch.float64) for s in (1, 2))
     tap.denoiser, tap.project, tap.last = Knows(noise), Same(), Same()
     left = KEPT[tap.times[0]]
@@ -255,7 +255,7 @@ def test_a_denoiser_that_knows_the_noise_brings_back_what_was_there(steps):
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_adapter_decides_how_much_noise_comes_in(kind):
     """At g = 1 the draws do not matter, at g = 0 the student does not."""
-    method, state, made, student, teacher = built(kind, steps=2)
+    method, state, made, student, teacher = built(kind, ddim_steps=2)
     other = Outputs(student.logits.flip(0) - 1.0, {"last": student.features["last"].flip(0) + 1.0})
     with torch.no_grad():
         for tap in (state.feature, state.logits):
@@ -273,7 +273,7 @@ def test_the_adapter_decides_how_much_noise_comes_in(kind):
 
 def test_what_learns_from_what():
     """The auto-encoder from its reconstruction alone; the denoisers also from what the student is compared by; the student from that and truth."""
-    method, state, made, student, teacher = built("map", steps=2)
+    method, state, made, student, teacher = built("map", ddim_steps=2)
     leaves = {"logits": student.logits.requires_grad_(), "last": student.features["last"].requires_grad_()}
     found = terms(method, state, made, student, teacher)
     parts = {
@@ -329,7 +329,7 @@ def test_a_batch_that_is_hardly_there_counts_for_truth_alone(real, is_enough):
 
 @pytest.mark.parametrize(("student", "teacher"), [((5,), (6, 2, 2)), ((5, 4, 4), (6,)), ((5, 3, 3), (6, 4, 4))])
 def test_maps_and_vectors_meet(student, teacher):
-    method = DiffKD(latent_width=8, steps=2)
+    method = DiffKD(latent_width=8, ddim_steps=2)
     state = method.state(Facts(CLASSES, 40, 10, {"logits": (CLASSES,), "last": student}, {"logits": (CLASSES,), "last": teacher}))
     outputs = [Outputs(torch.randn(ROWS, CLASSES), {"last": torch.randn(ROWS, *shape)}) for shape in (student, teacher)]
     made = built("map")[2]

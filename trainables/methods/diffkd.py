@@ -33,7 +33,7 @@ every incomplete batch out. Over two rows the chain of batch normalisations was 
 Departure: 1000 embeddings of time; the authors' code has 1280, of which it uses 1000.
 Departure: adapter off starts refining from the student's side itself, without noise.
 
-Cost: steps + 1 passes of each denoiser a batch, with gradient. The denoisers, projectors, adapters and the auto-encoder learn with the
+Cost: ddim_steps + 1 passes of each denoiser a batch, with gradient. The denoisers, projectors, adapters and the auto-encoder learn with the
 student and are left behind after training.
 """
 
@@ -194,7 +194,7 @@ class DiffKD(Distiller[_State]):
     needs = Needs(features=(LAST,), whole_batch=True)
 
     latent_width: int = tunable(64, IntUniform(16, 128), "channels of the auto-encoder's code; 1024 in the paper's code", low=1)
-    steps: int = tunable(5, IntUniform(1, 5), "refining steps over the lower half of the schedule of noise", low=1, high=TIMES // 2)
+    ddim_steps: int = tunable(5, IntUniform(1, 5), "refining steps over the lower half of the schedule of noise", low=1, high=TIMES // 2)
     adapter: bool = tunable(True, Choice((False, True)), "whether noise is mixed into the student's side, as much as it needs", off=False)
     temperature: float = tunable(
         1.0,
@@ -212,7 +212,7 @@ class DiffKD(Distiller[_State]):
     reconstruction_weight: float = tunable(1.0, Uniform(0.0, 2.0), "weight of the auto-encoder's error", off=0.0, low=0.0)
 
     def state(self, facts: Facts) -> _State:
-        return _State(facts, self.latent_width, self.steps, self.adapter)
+        return _State(facts, self.latent_width, self.ddim_steps, self.adapter)
 
     def terms(self, state: _State, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         weight, said = batch.weight, teacher.logits.detach()

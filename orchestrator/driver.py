@@ -263,7 +263,14 @@ def _launch_event(study: Study, launch: Launch) -> Event:
 def _metrics(study: Study) -> list[str]:
     """Every metric that a cell of the study may end with."""
     terms = dict.fromkeys(name for arm in study.arms.values() for name in term_names(arm.method))
-    return [*METRICS, "test.teacher_accuracy", "train.loss", *(f"train.{name}" for name in terms)]
+    return [
+        *METRICS,
+        "test.teacher_accuracy",
+        "parameters.student",
+        "parameters.method",
+        "train.loss",
+        *(f"train.{name}" for name in terms),
+    ]
 
 
 @contextlib.contextmanager

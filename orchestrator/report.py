@@ -129,6 +129,7 @@ def to_json(frames: Frames) -> str:
         "cells": frames.counts.to_dict("records"),
         "comparisons": compared,
         "arms": [dataclasses.asdict(each) for each in frames.summaries],
+        "ranking": None if frames.ranking is None else dataclasses.asdict(frames.ranking),
         "scores": frames.scores.reset_index().to_dict("records"),
         "blocks": frames.teachers.to_dict("records"),
         "tuning": [dataclasses.asdict(each) for each in frames.tunings],

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.analysis.budget import equality
-from orchestrator.analysis.effects import ENUMERATED
+from orchestrator.analysis.effects import CONFIDENCE, ENUMERATED
 from orchestrator.analysis.frames import SOURCES, Frames
-from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
+from orchestrator.analysis.ranking import Place, Ranking
+from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, number, p_value
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _effects(frames)
     if frames.summaries:
         yield _scores(frames)
+    if frames.ranking is not None:
+        yield _ranked(frames, frames.ranking)
     if frames.tunings:
         yield _tuning(frames)
     if len(frames.failures):
@@ -166,18 +169,53 @@ def _scores(frames: Frames) -> Section:
     )
 
 
-def _by_block(frames: Frames) -> Section:
+def _ranked(frames: Frames, ranking: Ranking) -> Section:
     unit = frames.unit
-    known = frames.teachers["accuracy"].dropna()
-    teacher = dict(zip(frames.teachers["block"], frames.teachers["accuracy"], strict=True))
-    rows = [
-        (str(block), *(unit.number(float(value)) for value in row), *((number(100 * teacher[block], 1),) if len(known) else ()))
-        for block, row in zip(frames.scores.index, frames.scores.to_numpy(), strict=True)
+    rows = []
+    for each in ranking.places:
+        rank = NOTHING if each.rank_low is None else f"{number(each.rank_low, 1)} to {number(each.rank_high, 1)}"
+        scores = (unit.number(each.mean), _interval(frames, each.mean_low, each.mean_high))
+        rows.append((each.arm, number(each.rank, 1), rank, *scores, number(each.seconds, 2), _count(each.student), _extra(each)))
+    interval = f"{CONFIDENCE * 100:g} % interval (t)"
+    columns = ("arm", "mean rank", interval, f"mean{unit.score}", interval, "device-seconds a cell", "student's parameters", "beside it")
+    together = f"Ranks among {len(rows)} arms, 1 the best, over the {len(ranking.blocks)} blocks in which all of them came to an end"
+    notes = [
+        f"{together}; a cell that failed shares the last place.",
+        "Intervals are of each mean alone: arms whose intervals overlap may still differ, since blocks are shared. The differences above say so.",
+        "Beside it: parameters that the method trains together with the student, and their share of the student's; no memories, no copies.",
+        "Device-seconds are of the cell alone, without the time of teachers and of networks that a chain or a method needs first.",
     ]
-    columns = ("block", *map(str, frames.scores.columns), *(("teacher's accuracy (%)",) if len(known) else ()))
+    if ranking.p is not None:
+        notes.insert(1, f"That all arms are alike: p {equals(ranking.p)} (Friedman's test).")
+    return Section("Ranking", tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
+
+
+def _count(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,}"
+
+
+def _extra(place: Place) -> str:
+    if place.extra is None or not place.student:
+        return NOTHING
+    return f"{place.extra:,} ({number(100 * place.extra / place.student, 0)} %)" if place.extra else "0"
+
+
+def _by_block(frames: Frames) -> Section:
+    known = frames.teachers["accuracy"].dropna()
+    columns = {str(arm): [frames.unit.number(float(value)) for value in frames.scores[arm]] for arm in frames.scores.columns}
+    if len(known):
+        teacher = dict(zip(frames.teachers["block"], frames.teachers["accuracy"], strict=True))
+        columns["teacher's accuracy (%)"] = [number(100 * teacher[block], 1) for block in frames.scores.index]
+    blocks = [str(block) for block in frames.scores.index]
+    # The longer side goes down the page.
+    if len(columns) > len(blocks):
+        scores = Table(("block", *blocks), tuple((name, *values) for name, values in columns.items()))
+    else:
+        scores = Table(
+            ("block", *columns), tuple((block, *row) for block, row in zip(blocks, zip(*columns.values(), strict=True), strict=True))
+        )
     seeds = [tuple(str(row[name]) for name in ("block", *SOURCES)) for row in frames.teachers.to_dict("records")]
-    tables = (Table(columns, tuple(rows)), Table(("block", *(f"{source} seed" for source in SOURCES)), tuple(seeds)))
-    return Section("Block by block", tables=tables)
+    return Section("Block by block", tables=(scores, Table(("block", *(f"{source} seed" for source in SOURCES)), tuple(seeds))))
 
 
 def _tuning(frames: Frames) -> Section:

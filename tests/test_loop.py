@@ -169,6 +169,7 @@ def test_metrics_of_a_student():
     assert set(training.advance(1.0)[-1].metrics) == {
         "train.loss", "train.soft", "train.truth", "train.hint",
         "validation.accuracy", "validation.nll", "validation.ece", "validation.agreement",
+        "parameters.student", "parameters.method",
     }  # fmt: skip
 
 
@@ -270,7 +271,10 @@ def test_a_teacher_learns_from_the_labelled_rows_alone():
     other, _ = trained(5.0)  # other unlabelled rows, the same labelled ones
     assert training.order == Order(12, 8, 5, 0)
     assert _equal(_weights(training), _weights(other))
-    assert set(reports[-1].metrics) == {"train.loss", "validation.accuracy", "validation.nll", "validation.ece"}
+    assert set(reports[-1].metrics) == {
+        "train.loss", "validation.accuracy", "validation.nll", "validation.ece", "parameters.student", "parameters.method",
+    }  # fmt: skip
+    assert reports[-1].metrics["parameters.method"] == 0
     assert reports[-1].metrics["train.loss"] < reports[0].metrics["train.loss"]
 
 

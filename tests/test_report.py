@@ -31,7 +31,7 @@ run:
   lanes: 4
 """
 SEARCHED = ("slam", "vanilla")
-METRICS = ["validation.accuracy", "test.accuracy", "test.teacher_accuracy"]
+METRICS = ["validation.accuracy", "test.accuracy", "test.teacher_accuracy", "parameters.student", "parameters.method"]
 
 
 def launched(**other: Any) -> Event:
@@ -395,6 +395,60 @@ def test_an_arm_without_scores_is_drawn_and_told_as_such(tmp_path: Path) -> None
     text = Path(paths["md"]).read_text(encoding="utf-8")
     assert "kd: nothing can be said, since no block has a score for both it and slam." in text
     assert "| kd | 0 of 8 | – | – | – | – | – | – | – | – |" in text
+
+
+def test_arms_are_ranked_block_by_block(tmp_path: Path) -> None:
+    scores = {"slam": [0.90, 0.91, 0.92, 0.90], "kd": [0.90, 0.89, 0.93, 0.80], "vanilla": [0.80, "diverged", 0.94, 0.85]}
+    events = whole(scores)
+    for event in events:
+        if event["event"] == "row" and event["cell"].startswith("kd/"):
+            event["metrics"] |= {"parameters.student": 2000.0, "parameters.method": 500.0}
+    content = report.write(kept(tmp_path, events))
+    found = json.loads(Path(content["json"]).read_text(encoding="utf-8"))["ranking"]
+    # By block: (1.5, 1.5, 3), (1, 2, failed: 3), (3, 2, 1), (1, 3, 2).
+    assert [(each["arm"], each["rank"]) for each in found["places"]] == [("slam", 1.625), ("kd", 2.125), ("vanilla", 2.25)]
+    assert found["blocks"] == [0, 1, 2, 3]
+    first, second, third = found["places"]
+    # Student's: 2.125 -+ 3.18245 * 0.629153 / 2; for slam 1.625 -+ 1.506, cut at the first place and the last.
+    assert [second["rank_low"], second["rank_high"]] == pytest.approx([1.12388, 3.0], abs=1e-5)
+    assert [first["rank_low"], first["rank_high"]] == [1.0, 3.0]
+    assert (second["student"], second["extra"], first["extra"]) == (2000, 500, None)
+    assert third["mean"] == pytest.approx((0.80 + 0.94 + 0.85) / 3)
+    assert first["seconds"] == 2.0
+    # Without the tie 12 / (4 * 3 * 4) * (6.5^2 + 8.5^2 + 9^2) - 3 * 4 * 4 = 0.875; with it divided by 1 - 6 / (4 * 24).
+    assert found["p"] == pytest.approx(stats.chi2.sf(0.875 / (1 - 6 / 96), 2))
+    text = Path(content["md"]).read_text(encoding="utf-8")
+    assert "| kd | 2.1 |" in text
+    assert "| 2.00 | 2,000 | 500 (25 %) |" in text
+    assert "Ranks among 3 arms, 1 the best, over the 4 blocks in which all of them came to an end" in text
+
+
+def test_blocks_that_are_not_complete_are_not_ranked(tmp_path: Path) -> None:
+    scores: dict[str, list[float | str | None]] = {"slam": [0.9, 0.8, 0.7], "kd": [0.8, 0.7, 0.9], "vanilla": [0.7, 0.9, None]}
+    found = report.frames(kept(tmp_path / "a", whole(scores, ended=None))).ranking
+    assert found is not None
+    assert found.blocks == (0, 1)
+    assert [(each.arm, each.rank) for each in found.places] == [("slam", 1.5), ("vanilla", 2.0), ("kd", 2.5)]
+    none: dict[str, list[float | str | None]] = {"slam": [0.9], "kd": [0.8], "vanilla": [None]}
+    assert report.frames(kept(tmp_path / "b", whole(none, ended=None))).ranking is None
+    two: dict[str, list[float | str | None]] = {"slam": [0.9], "kd": [0.8]}
+    assert report.frames(kept(tmp_path / "c", whole(two))).ranking is None
+
+
+def test_ranks_follow_the_goal(tmp_path: Path) -> None:
+    scores: dict[str, list[float | str | None]] = {"slam": [0.9, 0.8], "kd": [0.8, 0.7], "vanilla": ["diverged", 0.9]}
+    metric = {"select": "validation.accuracy", "report": "test.accuracy", "goal": "minimise"}
+    found = report.frames(kept(tmp_path, whole(scores, metric=metric))).ranking
+    assert found is not None
+    assert [(each.arm, each.rank) for each in found.places] == [("kd", 1.0), ("slam", 2.0), ("vanilla", 3.0)]
+
+
+def test_the_longer_side_of_the_table_by_block_goes_down_the_page(tmp_path: Path) -> None:
+    few: dict[str, list[float | str | None]] = {"slam": [0.9, 0.8], "kd": [0.8, 0.7], "vanilla": [0.7, 0.9]}
+    text = report.markdown(report.frames(kept(tmp_path, whole(few))))
+    assert "| block | 0 | 1 |" in text
+    assert "| vanilla | 70.0 | 90.0 |" in text
+    assert "| teacher's accuracy (%) | 95.0 | 95.1 |" in text
 
 
 def printed(frames: Frames) -> str:

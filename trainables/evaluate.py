@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.device import Device
 from trainables.distiller import Outputs
@@ -46,6 +46,12 @@ def calibration_error(logits: Tensor, labels: Tensor) -> float:
 def agreement(logits: Tensor, others: Tensor) -> float:
     """Share of rows in which two networks predict the same class: (B, K), (B, K) -> [0, 1]."""
     return float((logits.argmax(dim=-1) == others.argmax(dim=-1)).double().mean())
+
+
+def sizes(student: nn.Module, state: nn.Module) -> dict[str, float]:
+    """How many parameters were trained: the student's, and what the method trained beside it (projectors and the like; no buffers)."""
+    counted = {"student": student, "method": state}
+    return {f"parameters.{name}": float(sum(p.numel() for p in module.parameters())) for name, module in counted.items()}
 
 
 def measures(prefix: str, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:

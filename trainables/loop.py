@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.batches import Epoch, Order, Resident
 from trainables.device import Device, seed_of
 from trainables.distiller import Batch, Distiller, Facts, flat_shapes
-from trainables.evaluate import logits_over, measures, outputs_over
+from trainables.evaluate import logits_over, measures, outputs_over, sizes
 from trainables.exposure import Exposure
 from trainables.network import Network, outputs_of
 from trainables.probe import RowProbe
@@ -246,8 +246,10 @@ class Training:
         if trial.method is not None:
             metrics |= {f"train.{name}": value for name, value in zip(self._step.names, terms, strict=True)}
         metrics |= measures("validation", logits, data.holdout_labels, self._holdout_logits)
-        if until == 1.0 and self.steps == self.order.steps and trial.opens_test:
-            metrics |= self._test()
+        if until == 1.0 and self.steps == self.order.steps:
+            metrics |= sizes(self.student, self.state)
+            if trial.opens_test:
+                metrics |= self._test()
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value} at step {self.steps} of {self.order.steps}.")

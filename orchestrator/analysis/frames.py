@@ -16,6 +16,7 @@ import yaml
 
 from orchestrator.analysis.budget import Tuning, tunings
 from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.ranking import Ranking, ranking
 from orchestrator.analysis.wording import Unit, sentence, unit_of
 from orchestrator.errors import StorageError
 from orchestrator.events import CONFIRM, SEARCH, STAGES
@@ -107,6 +108,7 @@ class Frames:
     """By stage: planned, ok, stopped, failed, missing, device_seconds."""
     summaries: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    ranking: Ranking | None
     scores: pd.DataFrame
     """Reported metric, blocks by arms; NaN where there is no score."""
     teachers: pd.DataFrame
@@ -147,6 +149,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
     is_complete = facts.ended == "complete" and int(counts["missing"].sum()) == 0
     confirmed = last_attempts(trials[trials["stage"] == CONFIRM])
     held = _held(confirmed)
+    scores = _scores(confirmed, f"metric.{metric}", planned)
     return Frames(
         facts=facts,
         unit=unit,
@@ -154,7 +157,8 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
         counts=counts,
         summaries=arms,
         comparisons=found,
-        scores=_scores(confirmed, f"metric.{metric}", planned),
+        ranking=ranking(trials, scores, arms, goal),
+        scores=scores,
         teachers=_teachers(facts, trials),
         several_teachers=len({_teacher_of(cell["config"]) for cell in facts.cells if cell["stage"] == CONFIRM}) > 1,
         tunings=searched,

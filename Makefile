@@ -17,8 +17,10 @@ test: environment
 test-xla: $(XLA)/ready
 	$(XLA)/bin/python -m pytest tests/xla
 
-# A real `ray up` over ssh, on three hosts that this machine plays. Linux; it says what else it needs.
+# Lanes on Ray nodes that announce TPUs they do not have, then a real `ray up` over ssh, on three hosts that this machine
+# plays. Linux; it says what else it needs.
 test-cluster: environment
+	$(BIN)/python -m pytest tests/cluster
 	$(BIN)/python -m tests.cluster
 
 lint: environment

@@ -302,7 +302,7 @@ def _summarise(outcome: Outcome, console: Console) -> None:
     if outcome.trained == 0:
         console.print("Nothing to train: every cell of this study is finished. The report is made from the table.")
     console.print(reports.effect_table(found))
-    for what, path in {"table": f"{outcome.folder}/trials.parquet", **paths}.items():
+    for what, path in {"table": f"{outcome.folder}/trials.parquet", **{form: paths[form] for form in ("md", "html", "json")}}.items():
         console.print(f"  {what:<8} {path}", soft_wrap=True)
     if outcome.mirrored:
         console.print(outcome.mirrored, soft_wrap=True)

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
-from orchestrator import figures
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
 from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
+from orchestrator.figures import drawing
 from orchestrator.journal import Journal
 from orchestrator.record import Record, record_of
-from orchestrator.sections import Section, Table, sections
+from orchestrator.sections import sections
+from orchestrator.sections.forms import Section, Table
 from orchestrator.storage import folder_at
 from orchestrator.table import trials_frame
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 REPORT_VERSION = 1
 """Of the form of report.json."""
-FIGURE = "figures/effects.svg"
+FIGURES = "figures"
+"""Folder of the pictures, beside the report."""
 
 
 def frames(folder: str | Path) -> Frames:
@@ -58,27 +61,27 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
 
 
 def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
-    """Write report.md, report.html, report.json and, where arms are compared, figures/effects.svg and .png.
+    """Write report.md, report.html, report.json, and every picture as figures/NAME.svg and .png.
 
     Each file is replaced at once. ``found`` are the frames of the folder, where the caller has them already. Returns what
-    (md, html, json, svg, png) to where.
+    (md, html, json, or the name of a picture's file) to where.
 
     Raises:
         StorageError: as ``frames``; or the folder cannot be written.
     """
     found = found or frames(folder)
+    written = sections(found)
+    drawn = _drawn(written)
     files = {
-        "md": ("", "report.md", markdown(found)),
-        "html": ("", "report.html", html(found)),
-        "json": ("", "report.json", to_json(found)),
+        "md": ("", "report.md", _markdown(found, written).encode()),
+        "html": ("", "report.html", _html(found, written, drawn).encode()),
+        "json": ("", "report.json", to_json(found).encode()),
     }
-    data = {what: (inner, name, text.encode()) for what, (inner, name, text) in files.items()}
-    if found.comparisons:
-        figure = figures.effects(found.comparisons, found.unit)
-        data["svg"] = ("/figures", "effects.svg", figures.svg(figure).encode())
-        data["png"] = ("/figures", "effects.png", figures.png(figure))
+    for name, figure in drawn.items():
+        files[f"{name}.svg"] = (f"/{FIGURES}", f"{name}.svg", drawing.svg(figure).encode())
+        files[f"{name}.png"] = (f"/{FIGURES}", f"{name}.png", drawing.png(figure))
     paths = {}
-    for what, (inner, name, content) in data.items():
+    for what, (inner, name, content) in files.items():
         place = folder_at(f"{folder}{inner}")
         place.replace(name, content)
         paths[what] = place.label(name)
@@ -86,28 +89,44 @@ def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
 
 
 def html(frames: Frames) -> str:
-    """One page that loads nothing: style and figure are in it."""
-    # Everything that is not marked as safe is escaped; the figure is ours, and matplotlib escapes the labels in it.
+    """One page that loads nothing: style and pictures are in it."""
+    written = sections(frames)
+    return _html(frames, written, _drawn(written))
+
+
+def markdown(frames: Frames) -> str:
+    """The same in Markdown; pictures stand beside it as files."""
+    return _markdown(frames, sections(frames))
+
+
+def _drawn(written: Sequence[Section]) -> dict[str, Figure]:
+    return {picture.name: picture.draw() for section in written for picture in section.pictures}
+
+
+def _html(frames: Frames, written: Sequence[Section], drawn: Mapping[str, Figure]) -> str:
+    # Everything that is not marked as safe is escaped; pictures are ours, and matplotlib escapes the labels in them.
     environment = Environment(
         loader=PackageLoader("orchestrator"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["words"] = _with_code
-    picture = Markup(figures.svg(figures.effects(frames.comparisons, frames.unit))) if frames.comparisons else ""
     template = environment.get_template("report.html.j2")
     return template.render(
-        facts=frames.facts, is_complete=frames.is_complete, sections=sections(frames), picture=picture, about=_about(frames)
+        facts=frames.facts,
+        is_complete=frames.is_complete,
+        sections=written,
+        pictures={name: Markup(drawing.svg(figure)) for name, figure in drawn.items()},
+        status=_status(frames),
     )
 
 
-def markdown(frames: Frames) -> str:
-    """The same in Markdown; the figure stands beside it as a file."""
+def _markdown(frames: Frames, written: Sequence[Section]) -> str:
     lines = [f"# {_md(frames.facts.name)}", ""]
     question = str(frames.facts.study.get("question") or "")
     if question:
         lines += [f"*{_md(question)}*", ""]
     lines += [f"{_status(frames)}.", ""]
-    for section in sections(frames):
-        lines += [f"## {_md(section.title)}", "", *_section(section, _about(frames))]
+    for section in written:
+        lines += [f"## {_md(section.title)}", "", *_section(section)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -191,22 +210,12 @@ def _status(frames: Frames) -> str:
     return f"{state}: {planned - missing} of {planned} planned cells are in, {failed} of them failed"
 
 
-def _about(frames: Frames) -> dict[str, str]:
-    """Words around the figure."""
-    base, unit = frames.facts.base, frames.unit
-    metric = name_of(frames.facts.metric["report"])
-    return {
-        "status": _status(frames),
-        "figure": f"Mean difference in {metric} to {base}{f' in {unit.difference.strip()}' if unit.points else ''}, with its interval; every faint dot is one block.",
-    }
-
-
-def _section(section: Section, about: Mapping[str, str]) -> list[str]:
+def _section(section: Section) -> list[str]:
     lines: list[str] = []
     for paragraph in section.paragraphs:
         lines += [_md(paragraph), ""]
-    if section.has_figure:
-        lines += [f"![{_md(about['figure'])}]({FIGURE})", ""]
+    for picture in section.pictures:
+        lines += [f"![{_md(picture.caption)}]({FIGURES}/{picture.name}.svg)", ""]
     if section.points:
         lines += [*(f"- {_md(point)}" for point in section.points), ""]
     for table in section.tables:

@@ -261,7 +261,7 @@ def test_a_study_in_a_bucket_is_the_local_one(tiny_study_text: str, provider: Pr
     assert table.export(f"{storage}/tiny", "csv", tmp_path / "csv")
     assert (tmp_path / "csv/trials.csv").read_text().count("\n") == 18
     paths = report.write(f"{storage}/tiny")
-    assert paths["png"] == f"{storage}/tiny/figures/effects.png"
+    assert paths["effects.png"] == f"{storage}/tiny/figures/effects.png"
     assert {"report.md", "report.html", "report.json", "figures/effects.svg"} <= set(below(provider, storage))
 
 

@@ -342,7 +342,7 @@ def test_names_and_messages_cannot_inject_anything(tmp_path: Path) -> None:
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| ") and "script" in line]
     assert set(cells) <= {len(columns) + 1 for columns in ([0] * n for n in range(2, 14))}
     assert printed(found).count("[red]") == 2  # in the title and in its row
-    assert HOSTILE in "".join(ElementTree.parse(report.write(tmp_path)["svg"]).getroot().itertext())
+    assert HOSTILE in "".join(ElementTree.parse(report.write(tmp_path)["effects.svg"]).getroot().itertext())
 
 
 def test_the_same_journal_gives_the_same_files(tmp_path: Path) -> None:
@@ -362,13 +362,13 @@ def test_reports_go_to_an_object_store() -> None:
     place = "memory://reports/margins"
     Journal(place).append(whole())  # type: ignore[arg-type]
     paths = report.write(place)
-    assert paths["svg"] == "memory://reports/margins/figures/effects.svg"
+    assert paths["effects.svg"] == "memory://reports/margins/figures/effects.svg"
     assert len(report.frames(place).comparisons) == 4
 
 
 def test_the_figure_is_an_image_with_every_arm_and_a_dot_per_block(tmp_path: Path) -> None:
     paths = report.write(kept(tmp_path, whole()))
-    root = ElementTree.parse(paths["svg"]).getroot()
+    root = ElementTree.parse(paths["effects.svg"]).getroot()
     words = "".join(root.itertext())
     for arm in list(drawn())[1:]:
         assert arm in words
@@ -377,12 +377,12 @@ def test_the_figure_is_an_image_with_every_arm_and_a_dot_per_block(tmp_path: Pat
     uses = root.iter("{http://www.w3.org/2000/svg}use")
     # Twelve faint dots and one mean for each of four arms; the rest are ticks.
     assert sum(float(element.get("y", "0")) < 190.0 for element in uses) == 4 * 13
-    assert Path(paths["png"]).read_bytes().startswith(b"\x89PNG")
+    assert Path(paths["effects.png"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_where_less_is_better_worse_is_on_the_right(tmp_path: Path) -> None:
     metric = {"select": "validation.accuracy", "report": "test.accuracy", "goal": "minimise"}
-    words = "".join(ElementTree.parse(report.write(kept(tmp_path, whole(metric=metric)))["svg"]).getroot().itertext())
+    words = "".join(ElementTree.parse(report.write(kept(tmp_path, whole(metric=metric)))["effects.svg"]).getroot().itertext())
     assert "← better" in words
     assert "worse →" in words
 
@@ -391,7 +391,7 @@ def test_an_arm_without_scores_is_drawn_and_told_as_such(tmp_path: Path) -> None
     scores = drawn(8)
     scores["kd"] = ["failed"] * 8
     paths = report.write(kept(tmp_path, whole(scores)))
-    assert "no pair of scores" in Path(paths["svg"]).read_text(encoding="utf-8")
+    assert "no pair of scores" in Path(paths["effects.svg"]).read_text(encoding="utf-8")
     text = Path(paths["md"]).read_text(encoding="utf-8")
     assert "kd: nothing can be said, since no block has a score for both it and slam." in text
     assert "| kd | 0 of 8 | – | – | – | – | – | – | – | – |" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestrator.analysis.budget import equality
@@ -11,30 +11,8 @@ from orchestrator.analysis.effects import CONFIDENCE, ENUMERATED
 from orchestrator.analysis.frames import SOURCES, Frames
 from orchestrator.analysis.ranking import Place, Ranking
 from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, number, p_value
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells are words; the first ``names`` columns are read, the others compared."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    names: int = 1
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it, in this order."""
-
-    title: str
-    paragraphs: tuple[str, ...] = ()
-    has_figure: bool = False
-    points: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()
-    code: str = ""
-    kind: str = ""
-    """claims and notices stand out."""
+from orchestrator.figures.effects import effects
+from orchestrator.sections.forms import Picture, Section, Table
 
 
 def sections(frames: Frames) -> tuple[Section, ...]:
@@ -139,7 +117,12 @@ def _effects(frames: Frames) -> Section:
     if any(each.t_low is None or each.bca_low is None for each in frames.comparisons):
         notes.append(f"An interval is undefined ({NOTHING}) with fewer than two blocks, and where all differences are equal.")
     title = f"Differences to {base}"
-    return Section(title, has_figure=True, tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
+    within = f" in {unit.difference.strip()}" if unit.points else ""
+    caption = (
+        f"Mean difference in {name_of(frames.facts.metric['report'])} to {base}{within}, with its interval; every faint dot is one block."
+    )
+    picture = Picture("effects", caption, partial(effects, frames.comparisons, unit))
+    return Section(title, pictures=(picture,), tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
 
 
 def _scores(frames: Frames) -> Section:

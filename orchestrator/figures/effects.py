@@ -1,26 +1,18 @@
-"""Figures of the report, drawn without pyplot: no window, no global state of a session."""
+"""The figure of effects: what every arm does to the score, beside the base."""
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from orchestrator.analysis.effects import Comparison
 from orchestrator.analysis.wording import Unit, name_of
+from orchestrator.figures.drawing import BETTER, FAINT, GRID, INK, OPEN, WIDTH, WORSE
 
-INK, FAINT, GRID = "#222222", "#6b6b6b", "#d9d9d9"
-WORSE, BETTER, OPEN = "#D55E00", "#0072B2", "#6b6b6b"
-"""Vermilion and blue of Okabe and Ito's palette, told apart by every kind of colour vision; grey where nothing was shown."""
-WIDTH = 5.4
-"""Inches. Labels stand above their rows, so that the figure is narrow and its letters stay readable on a phone."""
 ROW = 0.62
-
-_ANONYMOUS = {"Date": None, "Creator": None, "Format": None, "Type": None}
+"""Inches of one arm."""
 
 
 def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
@@ -51,24 +43,6 @@ def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
     if comparisons:
         _caption(figure, comparisons[0], unit, height)
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an <svg> element that scales with its place: no prologue, no metadata, nothing to load."""
-    buffer = io.StringIO()
-    # Equal figures give equal files, and words stay words.
-    with matplotlib.rc_context({"svg.hashsalt": "kdsweep", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata=_ANONYMOUS)
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.strip() + "\n"
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a bitmap of 200 dots per inch."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _draw(axes: Axes, each: Comparison, unit: Unit, y: int) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _COMMIT_S = 30.0
 """How often the Parquet table is brought up to date while a study runs."""
 
+_LEADING = 4
+"""Arms that the line of progress has room for."""
 _DRAIN_S, _HURRY_S = 10.0, 1.0
 """How long the W&B mirror may go on after the last cell: of a finished study, and of one that the user stopped."""
 
@@ -164,7 +166,8 @@ class _Hands:
         done = counts["ok"] + counts["stopped"] + counts["failed"]
         total = done + counts["running"] + counts["waiting"]
         parts = [f"cells {done}/{total} done", f"{counts['running']} running", f"{counts['failed']} failed"]
-        parts += [f"best {arm} {score:.4f}" for arm, score in self._sweep.best.items()]
+        leading = sorted(self._sweep.best.items(), key=lambda item: -item[1] * self._study.metric.sign)[:_LEADING]
+        parts += [f"best {arm} {score:.4f}" for arm, score in leading]
         left = self._pace.left(self._sweep.remaining())
         parts.append("time left --" if left is None else f"time left {clock(left)}")
         return " · ".join(parts)

@@ -171,13 +171,13 @@ def effect_table(frames: Frames) -> RichTable:
 
     facts, unit = frames.facts, frames.unit
     if frames.comparisons:
-        title = (
-            f"{facts.name}: {name_of(facts.metric['report'])}, difference to {facts.base}{f' in{unit.difference}' if unit.points else ''}"
-        )
+        bases = {each.base for each in frames.comparisons}
+        base = next(iter(bases)) if len(bases) == 1 else "the arm compared with"
+        title = f"{facts.name}: {name_of(facts.metric['report'])}, difference to {base}{f' in{unit.difference}' if unit.points else ''}"
         columns: tuple[str, ...] = ("arm", "n", "diff.", "95 % interval", "p", "Holm p")
         rows: list[tuple[str, ...]] = [
             (
-                each.arm,
+                each.arm if len(bases) == 1 else f"{each.arm} against {each.base}",
                 f"{each.n}/{each.planned}",
                 unit.number(each.difference, signed=True),
                 NOTHING if each.t_low is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}",

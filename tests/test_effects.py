@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from orchestrator.analysis import effects
 from orchestrator.analysis.effects import bca_interval, comparisons, holm, sign_flip_p, summaries, t_interval
+from orchestrator.analysis.ranking import ranking
 from orchestrator.analysis.reach import blocks_needed, smallest_p
 from orchestrator.analysis.wording import Unit, equals, number, p_value, sentence, unit_of
 
@@ -146,7 +147,8 @@ def test_worked_example_of_six_blocks() -> None:
     # Sum of squares 20, mean -4/3: variance (20 - 6 * 16/9) / 5 = 28/15.
     half = 2.5705818366147395 * math.sqrt(28 / 15 / 6) / 100
     assert (first.t_low, first.t_high) == pytest.approx((-0.04 / 3 - half, -0.04 / 3 + half))
-    assert first.worse == pytest.approx(5 / 6)
+    assert first.better == pytest.approx(1 / 6)
+    assert first.better_at_least == pytest.approx(1 / 6)
     # Base in hundredths over 90: 0 1 2 0 3 2, mean 4/3, squares 18: variance (18 - 6 * 16/9) / 5 = 22/15.
     assert first.in_seed_sd == pytest.approx(-(4 / 3) / math.sqrt(22 / 15))
     # Arm over 90: -2 0 0 1 0 1, mean 0, squares 6; products with the base: 0 0 0 0 0 2.
@@ -216,23 +218,75 @@ def test_an_unknown_base_or_goal_is_refused() -> None:
 
 def test_ties_count_half() -> None:
     (found,) = comparisons(trials({"slam": [0.9, 0.9, 0.9, 0.9], "kd": [0.9, 0.9, 0.8, 0.95]}), ACCURACY, "slam")
-    assert found.worse == pytest.approx((1 + 2 / 2) / 4)
+    assert found.better == pytest.approx((1 + 2 / 2) / 4)
 
 
-def test_less_is_better_turns_worse_around_and_nothing_else() -> None:
+def test_less_is_better_turns_better_around_and_nothing_else() -> None:
     table = trials({"slam": [0.2, 0.3, 0.25, 0.3], "kd": [0.3, 0.35, 0.2, 0.5]})
     (more,) = comparisons(table, ACCURACY, "slam", goal="maximise")
     (less,) = comparisons(table, ACCURACY, "slam", goal="minimise")
-    assert (more.worse, less.worse) == (0.25, 0.75)
+    assert (more.better, less.better) == (0.75, 0.25)
     assert (more.is_worse, less.is_worse) == (False, True)
     assert (more.difference, more.p, more.t_low, more.bca_low) == (less.difference, less.p, less.t_low, less.bca_low)
+
+
+def test_a_cell_that_failed_loses_and_one_to_come_is_lost() -> None:
+    table = trials({"slam": [0.8, 0.8, "failed", "failed", 0.8, 0.8], "kd": [0.9, 0.9, 0.9, "diverged", "out_of_memory", None]})
+    (found,) = comparisons(table, ACCURACY, "slam", planned={"slam": range(6), "kd": range(6)})
+    assert (found.n, found.better) == (2, 1.0)
+    # Two wins; a win over a cell that failed; a tie of two that failed; lost by failing; lost for now.
+    assert found.better_at_least == pytest.approx((1 + 1 + 1 + 0.5 + 0 + 0) / 6)
+    (turned,) = comparisons(table, ACCURACY, "kd", planned={"slam": range(6), "kd": range(6)})
+    assert turned.better_at_least == pytest.approx((0 + 0 + 0 + 0.5 + 1 + 0) / 6)
+
+
+@pytest.mark.parametrize("goal", ["maximise", "minimise"])
+def test_counting_failures_against_the_arm_is_the_rule_of_the_ranking(goal: str) -> None:
+    rng = np.random.default_rng(21)
+    arms = ["slam", "kd", "vanilla", "ps_kd"]
+    scores: dict[str, list[float | str | None]] = {arm: (rng.integers(0, 6, 9) / 10).tolist() for arm in arms}
+    for arm, block in (("slam", 1), ("kd", 1), ("kd", 4), ("vanilla", 7)):
+        scores[arm][block] = "diverged"
+    table = trials(scores)
+    frame = pd.DataFrame({arm: [value if isinstance(value, float) else math.nan for value in scores[arm]] for arm in arms})
+    found = ranking(table, frame, summaries(table, ACCURACY), goal)
+    assert found is not None
+    every = comparisons(table, ACCURACY, None, goal, pairs=list(itertools.combinations(arms, 2)), resamples=50)
+    for place in found.places:
+        # A place is one more than the rivals that are better, ties half; P(rival better) = 1 - P(better) for each pair.
+        rivals = [1 - (each.better_at_least or 0.0) for each in every if each.arm == place.arm]
+        rivals += [each.better_at_least or 0.0 for each in every if each.base == place.arm]
+        assert place.rank == pytest.approx(1 + sum(rivals), abs=1e-12)
+
+
+def test_planned_pairs_are_compared_and_corrected_as_one_family() -> None:
+    rng = np.random.default_rng(6)
+    scores = {arm: rng.normal(0.9, 0.01, 8).tolist() for arm in ("slam", "kd", "vanilla")}
+    pairs = [("kd", "vanilla"), ("slam", "kd")]
+    found = comparisons(trials(scores), ACCURACY, "slam", pairs=pairs)
+    assert [(each.arm, each.base) for each in found] == pairs
+    expected = [brute_force_p_of(np.array(scores[arm]) - np.array(scores[other])) for arm, other in pairs]
+    assert [each.p for each in found] == pytest.approx(expected, abs=1e-12)
+    assert [each.p_holm for each in found] == pytest.approx(multipletests(expected, method="holm")[1], abs=1e-12)
+    assert {each.family for each in found} == {2}
+
+
+def brute_force_p_of(differences: np.ndarray) -> float:
+    sums = [abs(float(np.dot(signs, differences))) for signs in itertools.product((1, -1), repeat=len(differences))]
+    return sum(each >= sums[0] - 1e-12 for each in sums) / len(sums)
+
+
+@pytest.mark.parametrize("pairs", [[("kd", "kd")], [("kd", "slam"), ("slam", "kd")], [("kd", "vanilla")]])
+def test_pairs_that_compare_nothing_new_are_refused(pairs: list[tuple[str, str]]) -> None:
+    with pytest.raises(ValueError, match="but got pair="):
+        comparisons(trials({"slam": [0.9], "kd": [0.8]}), ACCURACY, "slam", pairs=pairs)
 
 
 def test_equal_differences_leave_intervals_and_correlation_undefined() -> None:
     shifted, same = comparisons(trials({"slam": [0.8] * 7, "kd": [0.7] * 7, "twin": [0.8] * 7}), ACCURACY, "slam")
     assert (shifted.t_low, shifted.bca_low, shifted.correlation, shifted.in_seed_sd) == (None, None, None, None)
     assert shifted.p == 2 / 2**7
-    assert (same.difference, same.p, same.worse) == (0.0, 1.0, 0.5)
+    assert (same.difference, same.p, same.better) == (0.0, 1.0, 0.5)
 
 
 def test_two_blocks_have_no_correlation() -> None:
@@ -350,6 +404,13 @@ def test_sentence_names_what_was_left_out_and_what_is_still_to_come() -> None:
     text = said("vanilla", ["diverged", *FALLS[1:7], None])
     assert text.startswith("Interim, 6 of 8 blocks: slam is better than vanilla by 2.0 points")
     assert text.endswith(" Left out: block 0 (vanilla: diverged).")
+
+
+def test_sentence_counts_cells_that_failed_against_the_arm() -> None:
+    better = said("vanilla", ["diverged", "diverged", *moved(0, 0, 1, 2, 1, 2, 1, 1)[2:]])
+    assert better.endswith(
+        " Left out: block 0 (vanilla: diverged), block 1 (vanilla: diverged); P(better) is 1.00 without, and 0.75 where cells that failed lose."
+    )
 
 
 def test_sentence_of_a_change_that_changed_nothing_asks_to_check_it() -> None:

@@ -1,9 +1,10 @@
-"""Effects: every arm against the base, paired by block. Pure functions of the table of trials.
+"""Effects: arms against the base, or against whichever arm the design pairs them with, block by block. Pure functions of the table.
 
 A comparison is a set of differences (arm - base), one per block that both finished. It carries Student's interval, the
 bias-corrected and accelerated bootstrap interval (Efron, Better bootstrap confidence intervals, JASA 1987), the exact
 two-sided sign-flip p-value (Fisher, The design of experiments, 1935, section 21; Pitman 1937), and Holm's adjustment over
-all planned comparisons (Holm, Scandinavian Journal of Statistics 1979). Blocks that failed or are missing are named.
+all planned comparisons (Holm, Scandinavian Journal of Statistics 1979). Blocks that failed or are missing are named, and P(better) is told a second
+time with them counted against the arm, by the rule that ranks arms.
 
 The headline interval is Student's: at 6 to 12 blocks the bootstrap interval is too narrow, so it stands beside it.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,10 +65,11 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against the base, paired by block. Differences are arm - base in the metric's own unit."""
+    """One arm against another, paired by block. Differences are arm - base in the metric's own unit."""
 
     arm: str
     base: str
+    """The arm that it is compared with: the study's base, unless the design pairs them otherwise."""
     metric: str
     goal: str
     family: int
@@ -87,8 +89,10 @@ class Comparison:
     p_holm: float | None = None
     draws: int = 0
     """Random sign flips behind p; 0 where all were listed, so that p is exact."""
-    worse: float | None = None
-    """Share of blocks in which the arm is worse than the base, ties counted half."""
+    better: float | None = None
+    """P(better): share of paired blocks in which the arm is better than the base, ties counted half."""
+    better_at_least: float | None = None
+    """The same over all planned blocks: a cell that failed loses, two that failed tie, and a block still to come is lost."""
     in_seed_sd: float | None = None
     """Difference in units of the base's standard deviation over blocks."""
     correlation: float | None = None
@@ -164,34 +168,47 @@ def summaries(trials: pd.DataFrame, metric: str, planned: Mapping[str, Sequence[
 def comparisons(
     trials: pd.DataFrame,
     metric: str,
-    base: str,
+    base: str | None,
     goal: str = "maximise",
     planned: Mapping[str, Sequence[int]] | None = None,
     *,
+    pairs: Sequence[tuple[str, str]] | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[Comparison, ...]:
-    """Every other arm of the confirm stage against the base.
+    """The planned comparisons of the confirm stage: every other arm against the base, unless pairs are given.
 
     Args:
         trials: the table.
         metric: name without "metric.".
-        base: the arm that the others are compared to.
-        goal: "maximise" or "minimise": decides what "worse" means, and nothing else.
+        base: the arm that the others are compared to; not looked at where pairs are given.
+        goal: "maximise" or "minimise": decides what "better" means, and nothing else.
         planned: as in ``summaries``. A planned arm without a single score still counts in Holm's family, with p = 1.
+        pairs: (arm, compared with) of every planned comparison: Holm's family.
         seed: of the bootstrap, and of the sign flips where they are drawn.
         resamples: of the bootstrap.
 
     Raises:
-        ValueError: unknown base or goal; two cells for one arm and block.
+        ValueError: unknown base, arm or goal; an arm paired with itself, or a pair given twice; two cells for one arm and block.
     """
     outcomes = _outcomes(trials[trials["stage"] == CONFIRM], metric, planned)
-    if base not in outcomes:
-        raise ValueError(f"A comparison needs its base among the arms ({', '.join(outcomes) or 'none'}), but got base={base!r}.")
-    rivals = [arm for arm in outcomes if arm != base]
-    found = [_compared(arm, base, metric, goal, outcomes, len(rivals), seed, resamples) for arm in rivals]
+    if pairs is None:
+        if base not in outcomes:
+            raise ValueError(f"A comparison needs its base among the arms ({', '.join(outcomes) or 'none'}), but got base={base!r}.")
+        pairs = [(arm, base) for arm in outcomes if arm != base]
+    _check_pairs(pairs, outcomes)
+    found = [_compared(arm, other, metric, goal, outcomes, len(pairs), seed, resamples) for arm, other in pairs]
     adjusted = holm([1.0 if each.p is None else each.p for each in found])
     return tuple(each if each.p is None else dataclasses.replace(each, p_holm=p_holm) for each, p_holm in zip(found, adjusted, strict=True))
+
+
+def _check_pairs(pairs: Sequence[tuple[str, str]], arms: Iterable[str]) -> None:
+    known = set(arms)
+    for place, (arm, other) in enumerate(pairs):
+        if arm not in known or other not in known:
+            raise ValueError(f"A comparison needs two arms out of {', '.join(sorted(known)) or 'none'}, but got pair=({arm!r}, {other!r}).")
+        if arm == other or {arm, other} in [set(pair) for pair in pairs[:place]]:
+            raise ValueError(f"A comparison needs two different arms that no other pair compares, but got pair=({arm!r}, {other!r}).")
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -276,7 +293,7 @@ def _compared(
 ) -> Comparison:
     mine, theirs = outcomes[arm], outcomes[base]
     shared = sorted(set(mine) | set(theirs))
-    absent = (None, MISSING)
+    absent: _Outcome = (None, MISSING)
     left_out = tuple(
         (block, who, outcomes[who].get(block, absent)[1])
         for block in shared
@@ -289,12 +306,14 @@ def _compared(
     y = np.array([theirs[block][0] for block in blocks], dtype=np.float64)
     differences = x - y
     bare = Comparison(arm, base, metric, goal, family, len(shared), blocks, tuple(map(float, differences)), left_out)
+    points = [_point(mine.get(block, absent), theirs.get(block, absent), _sign(goal)) for block in shared]
+    bare = dataclasses.replace(bare, better_at_least=math.fsum(points) / len(points) if points else None)
     if not blocks:
         return bare
     p, draws = sign_flip_p(differences, seed)
     t_low, t_high = t_interval(differences) or (None, None)
     bca_low, bca_high = bca_interval(differences, seed=seed, resamples=resamples) or (None, None)
-    against = differences * _sign(goal)
+    in_favour = differences * _sign(goal)
     seeds = np.array([value for value, _ in theirs.values() if value is not None])
     return dataclasses.replace(
         bare,
@@ -305,14 +324,24 @@ def _compared(
         bca_high=bca_high,
         p=p,
         draws=draws,
-        worse=float(np.mean(against < 0) + np.mean(against == 0) / 2),
+        better=float(np.mean(in_favour > 0) + np.mean(in_favour == 0) / 2),
         in_seed_sd=None if seeds.size < 2 or _are_equal(seeds) else float(differences.mean() / seeds.std(ddof=1)),
         correlation=None if x.size < 3 or _are_equal(x) or _are_equal(y) else float(np.corrcoef(x, y)[0, 1]),
     )
 
 
-_Outcomes = dict[int, tuple[float | None, str]]
-"""Block to (score or None, why it is what it is)."""
+_Outcome = tuple[float | None, str]
+"""Score or None, and why it is what it is."""
+_Outcomes = dict[int, _Outcome]
+"""By block."""
+
+
+def _point(mine: _Outcome, theirs: _Outcome, sign: float) -> float:
+    """1 where the arm wins a block, 0 where it loses, one half for a tie: the rule of the ranking, and what is still to come is lost."""
+    if MISSING in (mine[1], theirs[1]):
+        return 0.0
+    ours, others = (-math.inf if value is None else sign * value for value, _ in (mine, theirs))
+    return float(ours > others) + float(ours == others) / 2
 
 
 def _outcomes(confirmed: pd.DataFrame, metric: str, planned: Mapping[str, Sequence[int]] | None) -> dict[str, _Outcomes]:

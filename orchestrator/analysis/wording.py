@@ -101,7 +101,7 @@ def sentence(comparison: Comparison, unit: Unit) -> str:
         said = f"{c.arm}: nothing can be said, since no block has a score for both it and {c.base}"
     elif c.n == 1:
         said = f"{c.arm}: {_shift(c, unit)} in the only block that both finished; one block shows nothing"
-    elif c.worse == 0.5 and not any(c.differences):
+    elif c.better == 0.5 and not any(c.differences):
         said = f"{c.arm}: the same {name_of(c.metric)} as {c.base} in each of {c.n} blocks; check that the change reached the training"
     elif c.is_shown:
         said = _shown(c, unit)
@@ -178,4 +178,9 @@ def _change(c: Comparison) -> str | None:
 
 def _left_out(c: Comparison) -> str:
     failed = [f"block {block} ({arm}: {why})" for block, arm, why in c.left_out if why != MISSING]
-    return f" Left out: {', '.join(failed)}." if failed else ""
+    if not failed:
+        return ""
+    said = f" Left out: {', '.join(failed)}"
+    if c.better is None or c.better_at_least is None or c.is_interim:
+        return f"{said}."
+    return f"{said}; P(better) is {number(c.better, 2)} without, and {number(c.better_at_least, 2)} where cells that failed lose."

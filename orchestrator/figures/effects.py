@@ -16,7 +16,7 @@ ROW = 0.62
 
 
 def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
-    """Mean difference of each arm to the base with its interval, above a dot per block; the line at zero is the base.
+    """Mean difference of each arm to the one compared with, and its interval, above a dot per block; the line at zero is no difference.
 
     A filled mark stands for a difference that was shown after correction, a hollow one for none.
     """
@@ -25,8 +25,9 @@ def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0.02, 0.78 / height, 0.96, ROW * rows / height))
     axes.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
+    is_one_base = len({each.base for each in comparisons}) == 1
     for row, each in enumerate(comparisons):
-        _draw(axes, each, unit, rows - 1 - row)
+        _draw(axes, each, unit, rows - 1 - row, each.arm if is_one_base else f"{each.arm} against {each.base}")
     axes.set_ylim(-0.5, rows - 0.5)
     reach = [limit * unit.factor for each in comparisons for limit in _limits(each)]
     low, high = min([0.0, *reach]), max([0.0, *reach])
@@ -41,13 +42,13 @@ def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     if comparisons:
-        _caption(figure, comparisons[0], unit, height)
+        _caption(figure, comparisons[0], unit, height, comparisons[0].base if is_one_base else "the arm compared with")
     return figure
 
 
-def _draw(axes: Axes, each: Comparison, unit: Unit, y: int) -> None:
+def _draw(axes: Axes, each: Comparison, unit: Unit, y: int, label: str) -> None:
     axes.axhline(y + 0.5, color=GRID, linewidth=0.6)
-    _write(axes, 0.0, y + 0.24, each.arm, 10)
+    _write(axes, 0.0, y + 0.24, label, 10)
     if each.difference is None:
         _write(axes, 1.0, y + 0.24, "no pair of scores", 9)
         return
@@ -77,8 +78,8 @@ def _limits(each: Comparison) -> list[float]:
     return [*each.differences, *(limit for limit in (each.t_low, each.t_high) if limit is not None)]
 
 
-def _caption(figure: Figure, each: Comparison, unit: Unit, height: float) -> None:
-    measured = f"difference in {name_of(each.metric)} to {each.base}{f', {unit.difference.strip()}' if unit.points else ''}"
+def _caption(figure: Figure, each: Comparison, unit: Unit, height: float, base: str) -> None:
+    measured = f"difference in {name_of(each.metric)} to {base}{f', {unit.difference.strip()}' if unit.points else ''}"
     figure.text(0.5, 0.36 / height, measured, fontsize=9.5, color=INK, ha="center", va="center", parse_math=False)
     left, right = ("worse", "better") if each.goal == "maximise" else ("better", "worse")
     figure.text(0.02, 0.12 / height, f"← {left}", fontsize=9, color=FAINT, ha="left", va="center")

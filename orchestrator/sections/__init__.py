@@ -74,20 +74,24 @@ def _asked(frames: Frames) -> Section:
 
 
 def _effects(frames: Frames) -> Section:
-    unit, base = frames.unit, frames.facts.base
+    unit = frames.unit
+    bases = list(dict.fromkeys(each.base for each in frames.comparisons))
+    base = bases[0] if len(bases) == 1 else "the arm that it is compared with"
     drawn = max(each.draws for each in frames.comparisons)
     rows = []
     for each in frames.comparisons:
         rows.append(
             (
                 each.arm,
+                *([] if len(bases) == 1 else [each.base]),
                 f"{each.n} of {each.planned}",
                 unit.number(each.difference, signed=True),
                 _interval(frames, each.t_low, each.t_high),
                 _interval(frames, each.bca_low, each.bca_high),
                 p_value(each.p),
                 p_value(each.p_holm),
-                number(each.worse, 2),
+                number(each.better, 2),
+                number(each.better_at_least, 2),
                 number(each.in_seed_sd, 2, signed=True),
                 number(each.correlation, 2),
             )
@@ -96,13 +100,15 @@ def _effects(frames: Frames) -> Section:
     measured = f"difference{f', {unit.difference.strip()}' if unit.points else ''}"
     columns = (
         "arm",
+        *([] if len(bases) == 1 else ["compared with"]),
         "blocks",
         measured,
         f"{level} interval (t)",
         f"{level} interval (BCa)",
         "p" if drawn else "exact p",
         "Holm p",
-        "P(worse)",
+        "P(better)",
+        "at least",
         "seed sd",
         "r",
     )
@@ -111,18 +117,19 @@ def _effects(frames: Frames) -> Section:
         "The headline interval is Student's (t); the bias-corrected and accelerated bootstrap (BCa) stands beside it.",
         f"p: two-sided sign-flip test over all 2ⁿ sign patterns{f', above {ENUMERATED} blocks over {drawn:,} random ones' if drawn else ''}.",
         f"Holm p: corrected for {len(rows)} planned comparisons. A difference is called shown below {frames.comparisons[0].alpha:g}.",
-        f"P(worse): share of blocks in which the arm is worse than {base}, ties half.",
+        f"P(better): share of paired blocks in which the arm is better than {base}, ties half.",
+        "At least: the same over all planned blocks, where a cell that failed loses, two that failed tie, and a block still to come is lost.",
         f"Seed sd: the difference in standard deviations of {base} over blocks. r: correlation of arm and {base} over blocks.",
     ]
     if any(each.t_low is None or each.bca_low is None for each in frames.comparisons):
         notes.append(f"An interval is undefined ({NOTHING}) with fewer than two blocks, and where all differences are equal.")
-    title = f"Differences to {base}"
+    title = f"Differences to {base}" if len(bases) == 1 else "Differences between arms"
     within = f" in {unit.difference.strip()}" if unit.points else ""
     caption = (
         f"Mean difference in {name_of(frames.facts.metric['report'])} to {base}{within}, with its interval; every faint dot is one block."
     )
     picture = Picture("effects", caption, partial(effects, frames.comparisons, unit))
-    return Section(title, pictures=(picture,), tables=(Table(columns, tuple(rows)),), notes=tuple(notes))
+    return Section(title, pictures=(picture,), tables=(Table(columns, tuple(rows), names=min(2, len(bases))),), notes=tuple(notes))
 
 
 def _scores(frames: Frames) -> Section:

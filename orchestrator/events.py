@@ -5,6 +5,8 @@ Importing this does not import torch, so status, table and report start without 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -71,12 +73,14 @@ def study_event(
     parameters: Sequence[Mapping[str, str]],
     metrics: Sequence[str],
     mode: str = "generations",
+    blocks: int | None = None,
     clock: Clock = utc_now,
 ) -> Event:
     """A launch. The first one of a journal fixes the columns of its tables.
 
     ``metric`` has select, report and goal. ``parameters`` has a name and a column (float64, int64, string or bool) for
-    every hyper-parameter that gets one; ``metrics`` names every metric that a cell may end with.
+    every hyper-parameter that gets one; ``metrics`` names every metric that a cell may end with. ``blocks`` are those of
+    stage two, all that a later launch may have changed in the fingerprint.
     """
     return {
         "event": "study",
@@ -96,6 +100,7 @@ def study_event(
         "parameters": [dict(parameter) for parameter in parameters],
         "metrics": list(metrics),
         "mode": mode,
+        "blocks": blocks,
     }
 
 
@@ -173,6 +178,63 @@ def choice_event(
         "score": float(score),
         "config": dict(config),
         "skipped": [list(pair) for pair in skipped],
+    }
+
+
+def design_event(
+    *,
+    blocks: int,
+    base: str,
+    arms: Sequence[Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, str]],
+    factorial: Mapping[str, Any] | None = None,
+    skipped: Sequence[Sequence[str]] = (),
+    late: bool = False,
+    clock: Clock = utc_now,
+) -> Event:
+    """The design of stage two is fixed, before its first cell enters the plan.
+
+    Args:
+        blocks: how many.
+        base: the arm that tuning was for.
+        arms: each with ``arm``, its label, ``kinds``, what it is in the design, and ``cell``, its content id in the first block.
+        comparisons: each with ``arm``, ``against`` and ``kind``: all pairs that are compared, in the family of Holm's correction.
+        factorial: ``Factorial.to_json`` of the two-level factorial among the arms; None where there is none.
+        skipped: label and reason of variants and comparisons that would tell nothing.
+        late: whether rows of stage two stood in the journal before.
+    """
+    return {
+        "event": "design",
+        "time": stamp(clock),
+        "hash": design_hash(blocks, base, arms, comparisons, factorial),
+        "blocks": blocks,
+        "base": base,
+        "arms": [dict(arm) for arm in arms],
+        "comparisons": [dict(pair) for pair in comparisons],
+        "factorial": None if factorial is None else dict(factorial),
+        "skipped": [list(pair) for pair in skipped],
+        "late": late,
+    }
+
+
+def design_hash(
+    blocks: int, base: str, arms: Sequence[Mapping[str, Any]], comparisons: Sequence[Mapping[str, str]], factorial: Mapping[str, Any] | None
+) -> str:
+    """SHA-256 of a design's content, spelled with sorted keys and without blanks; arguments as ``design_event``."""
+    content = {"blocks": blocks, "base": base, "arms": list(arms), "comparisons": list(comparisons), "factorial": factorial}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def extension_event(*, number: int, before: int, blocks: int, digest: str, design: str, clock: Clock = utc_now) -> Event:
+    """A fixed design got more blocks, ``before`` to ``blocks``. ``digest`` is the new design's hash, ``design`` that of the fixed one."""
+    return {
+        "event": "extension",
+        "time": stamp(clock),
+        "name": f"extension {number}",
+        "before": before,
+        "blocks": blocks,
+        "hash": digest,
+        "design": design,
     }
 
 

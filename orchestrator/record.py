@@ -95,6 +95,9 @@ class Record:
         """End events."""
         self.cells: dict[str, Attempt] = {}
         """The latest attempt at each cell, by cell id, in the order in which cells entered the plan."""
+        self.design: Event | None = None
+        """The design event; None where stage two is not open. The first one stands: what is fixed is fixed."""
+        self._extensions: dict[str, Event] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}
         self._choices: dict[str, Event] = {}
         self._arms: dict[str, None] = {}
@@ -115,6 +118,19 @@ class Record:
     def choices(self) -> tuple[Event, ...]:
         """Choice events, one per arm, the latest."""
         return tuple(self._choices.values())
+
+    @property
+    def extensions(self) -> tuple[Event, ...]:
+        """Extension events, in their order: blocks that were added to the fixed design."""
+        return tuple(self._extensions.values())
+
+    @property
+    def blocks(self) -> int | None:
+        """Blocks of stage two: of the last extension, else of the design, else of the last launch; None where nothing says so."""
+        for event in (*reversed(self.extensions), self.design, *reversed(self.launches)):
+            if event is not None and event.get("blocks") is not None:
+                return int(event["blocks"])
+        return None
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -160,6 +176,10 @@ class Record:
                     self.ends.append(event)
                 case "choice":
                     self._choices[event["arm"]] = event
+                case "design":
+                    self.design = self.design or event
+                case "extension":
+                    self._extensions.setdefault(event["name"], event)
                 case "cell":
                     self._add_cell(event)
                 case "row":

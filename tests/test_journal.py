@@ -111,6 +111,7 @@ def test_the_events_are_what_the_format_says() -> None:
         "parameters": [{"name": "method.lower_bound", "column": "float64"}],
         "metrics": ["validation.accuracy"],
         "mode": "generations",
+        "blocks": None,
     }
     assert cell_event(
         cell="c1",

@@ -39,6 +39,10 @@ class StudyFacts:
     """Choice events, one per ended search."""
     ended: str | None = None
     """How the last launch ended: complete or interrupted; None if it has not said so."""
+    design: Mapping[str, Any] | None = None
+    """The design event; None where stage two is not open, or was opened by a version that wrote none."""
+    extensions: tuple[Mapping[str, Any], ...] = ()
+    """Extension events: blocks that were added to the fixed design."""
 
     def __post_init__(self) -> None:
         if not self.launches:
@@ -83,8 +87,27 @@ class StudyFacts:
         return found
 
     @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(arm, what it is compared with) of every planned comparison: Holm's family."""
+        if self.design is not None:
+            return tuple((str(pair["arm"]), str(pair["against"])) for pair in self.design["comparisons"])
+        return tuple((arm, self.base) for arm in self.planned_blocks if self.base is not None and arm != self.base)
+
+    @property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Arm to what it is in the fixed design: base, leave_one_out, reference, add_one_in, one_factor, factorial, rival."""
+        return {} if self.design is None else {str(arm["arm"]): tuple(arm["kinds"]) for arm in self.design["arms"]}
+
+    @property
+    def fixed_blocks(self) -> int | None:
+        """How many blocks the fixed design has; later ones belong to its extensions."""
+        return None if self.design is None else int(self.design["blocks"])
+
+    @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(variant, reason) of variants that were not trained."""
+        if self.design is not None:
+            return tuple((str(label), str(reason)) for label, reason in self.design["skipped"])
         return tuple((str(label), str(reason)) for choice in self.choices for label, reason in choice.get("skipped", ()))
 
     @cached_property
@@ -140,7 +163,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
     planned = facts.planned_blocks
     try:
         arms = summaries(trials, metric, planned)
-        found = comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"])) if facts.base in planned else ()
+        found = comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"]), pairs=facts.pairs) if facts.base in planned else ()
     except ValueError as fault:
         raise StorageError(f"A report needs a table of one study, but got {facts.name}: {fault}") from fault
     unit = unit_of(metric, arms)
@@ -315,7 +338,7 @@ def _notices(facts: StudyFacts, counts: pd.DataFrame, is_complete: bool) -> tupl
 def _unnamed(facts: StudyFacts) -> int:
     """How many arms of the confirm stage the study file asks for that are neither planned nor named as skipped."""
     confirm = facts.asked.get("confirm")
-    if not facts.planned_blocks or not isinstance(confirm, dict):
+    if facts.design is not None or not facts.planned_blocks or not isinstance(confirm, dict):
         return 0
     asked = 1 + len(confirm.get("leave_one_out") or ()) + len(confirm.get("against") or ())
     return max(0, asked - len(facts.planned_blocks) - len(facts.skipped))

@@ -29,7 +29,7 @@ from orchestrator.record import Record, record_of
 from orchestrator.sections import sections
 from orchestrator.sections.forms import Section, Table
 from orchestrator.storage import folder_at
-from orchestrator.table import trials_frame
+from orchestrator.table import reports_frame, trials_frame
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -50,7 +50,7 @@ def frames(folder: str | Path) -> Frames:
     record = record_of(events)
     if record.study is None:
         raise StorageError(f"{folder} holds no results of a study: there is no journal in it. `kdsweep run STUDY` makes one.")
-    return frames_of(facts_of(events, record), trials_frame(record).to_pandas())
+    return frames_of(facts_of(events, record), trials_frame(record).to_pandas(), reports_frame(record).to_pandas())
 
 
 def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
@@ -149,6 +149,7 @@ def to_json(frames: Frames) -> str:
         "comparisons": compared,
         "arms": [dataclasses.asdict(each) for each in frames.summaries],
         "ranking": None if frames.ranking is None else dataclasses.asdict(frames.ranking),
+        "learning": [dataclasses.asdict(each) for each in frames.learning],
         "scores": frames.scores.reset_index().to_dict("records"),
         "blocks": frames.teachers.to_dict("records"),
         "tuning": [dataclasses.asdict(each) for each in frames.tunings],

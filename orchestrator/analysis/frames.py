@@ -16,6 +16,7 @@ import yaml
 
 from orchestrator.analysis.budget import Tuning, tunings
 from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.learning import Curve, learning
 from orchestrator.analysis.ranking import Ranking, ranking
 from orchestrator.analysis.wording import Unit, sentence, unit_of
 from orchestrator.errors import StorageError
@@ -150,10 +151,12 @@ class Frames:
     notices: tuple[str, ...]
     limits: tuple[str, ...]
     """What was not varied."""
+    learning: tuple[Curve, ...] = ()
+    """Of the metric that selects, against progress; empty without the table of reports."""
 
 
-def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
-    """All that a report says of a study.
+def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | None = None) -> Frames:
+    """All that a report says of a study; what rests on the long table of reports needs it.
 
     Raises:
         StorageError: a cell of another stage than confirm has a test score, or an arm has two cells for one block.
@@ -191,6 +194,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame) -> Frames:
         claims=tuple(sentence(each, unit) for each in found),
         notices=_notices(facts, counts, is_complete),
         limits=_limits(facts, counts, searched, held),
+        learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
     )
 
 

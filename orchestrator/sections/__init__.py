@@ -13,6 +13,7 @@ from orchestrator.analysis.ranking import Place, Ranking
 from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, number, p_value
 from orchestrator.figures.effects import effects
 from orchestrator.sections.forms import Picture, Section, Table
+from orchestrator.sections.learning import learning_curves
 
 
 def sections(frames: Frames) -> tuple[Section, ...]:
@@ -36,6 +37,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _scores(frames)
     if frames.ranking is not None:
         yield _ranked(frames, frames.ranking)
+    if frames.learning:
+        yield learning_curves(frames)
     if frames.tunings:
         yield _tuning(frames)
     if len(frames.failures):

@@ -1,0 +1,254 @@
+"""Rehearsal: a miniature of a training, of which nothing is kept but what tells it from another one.
+
+It has the trial's own data source, networks, method and teacher, but few rows and few steps; progress still runs from 0 to
+1, so whatever a schedule does late is done here too. It is deterministic, runs on the CPU and never opens the test split.
+
+What a miniature cannot show is told beside it, from the training in full: the rows, how many steps of how many rows, the
+learning rate and the method's levels at every step. What is shortened of whatever the training needs (its teacher, networks
+that its method looks at, earlier students of its chain) goes into the order in which that sees its rows: so a teacher that
+trains longer is another teacher here as well, and whether that matters to the student is seen in the student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Schedule
+from trainables.batches import Order, Resident, resident
+from trainables.device import Cpu, seed_of
+from trainables.loop import Training
+from trainables.source import Source, Splits
+from trainables.step import float_table
+from trainables.teachers import FrozenTeacher
+from trainables.trial import Trial
+
+_STEPS_PER_EPOCH = 8
+"""Several epochs, so that what a method does anew in each is done."""
+_MOST_STEPS = 4096
+"""Of a training in full at whose levels one looks; of a longer one, so many of them, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How large the miniature is."""
+
+    name: str
+    """In a sentence: "rehearsed ..."."""
+    rows: int
+    """Most rows of each part: A, U and V."""
+    steps: int
+    """Steps of the student, about: whole epochs."""
+    teacher_steps: int
+    """Most steps of whatever it needs: its teacher, and other networks."""
+    block: int
+    """Index of the tuning block whose seeds it has."""
+
+
+SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0)
+"""What every arm is rehearsed under."""
+SURE = Conditions("with a teacher trained further", rows=64, steps=96, teacher_steps=240, block=1)
+"""A part may act only where the teacher is sure, or the student is far."""
+WIDE = Conditions("with more rows", rows=1024, steps=96, teacher_steps=1000, block=2)
+"""A part may act on few rows alone, and those may not be among the few."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What tells a training from another."""
+
+    rows: str
+    """Digest of A and U in full, labels of A and what is labelled."""
+    steps: int
+    """Of the training in full."""
+    batch: int
+    """Rows of a step of the training in full."""
+    rates: str
+    """Digest of the learning rates of the training in full."""
+    levels: Mapping[str, str]
+    """Digest of each traced field of the methods at every step of the training in full."""
+    seen: Mapping[str, str]
+    """The same at every step of the rehearsal."""
+    rehearsed: int = 0
+    """Steps of the rehearsal that were done."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """student, and method: what it trains beside the student."""
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """Unweighted, of the first step."""
+    gradient: float = math.nan
+    """Norm of the first step's, over the student and what the method learns."""
+    losses: tuple[tuple[float, float], ...] = ()
+    """(progress, loss of training up to there), of the first step and then some ten times."""
+    outcome: str = ""
+    """Digest of what came out: the student, and what it says of held-out rows."""
+    problem: str = ""
+    """Why it could not be finished, if it could not."""
+
+    @property
+    def loss(self) -> float:
+        """Of the first step."""
+        return self.losses[0][1] if self.losses else math.nan
+
+
+class Stage:
+    """Where trainings are rehearsed. Keeps splits and teachers, which arms share; rehearsals leave nothing behind."""
+
+    def __init__(self) -> None:
+        self._device = Cpu()
+        self._device.settle()
+        self._splits: dict[tuple[Source, int], tuple[Splits, str]] = {}
+        self._parts: dict[tuple[Source, int, int], Resident] = {}
+        self._networks: dict[tuple[str, Conditions], FrozenTeacher] = {}
+
+    def rehearse(self, trial: Trial, conditions: Conditions = SHORT) -> Rehearsal:
+        """A miniature of the trial, which may be of any block. What goes wrong is told in ``problem``."""
+        splits, rows = self._loaded(trial)
+        order = Order(len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
+        short = self._shortened(trial, conditions, conditions.steps)
+        found = Rehearsal(
+            rows=rows,
+            steps=order.steps,
+            batch=order.length,
+            rates=_digest_of_rates(trial, order.steps),
+            levels=_levels(trial, order.steps),
+            seen=_levels(trial, self._order(short, conditions).steps),
+        )
+        try:
+            return self._played(found, short, trial, conditions)
+        except Exception as error:  # noqa: BLE001 # whatever a training can raise: the real one will tell the same, in its row
+            return replace(found, problem=f"{type(error).__name__}: {error}")
+
+    def _played(self, found: Rehearsal, short: Trial, trial: Trial, conditions: Conditions) -> Rehearsal:
+        training = self._training(short, trial, conditions)
+        reports = list(training.advance(1 / training.order.steps))
+        learned = [*training.student.parameters(), *training.state.parameters()]
+        gradient = math.sqrt(math.fsum(float(p.grad.double().square().sum()) for p in learned if p.grad is not None))
+        reports += training.advance(1.0)
+        first, last = reports[0].metrics, reports[-1].metrics
+        said = repr(last["validation.nll"]).encode()  # not by the student alone, where the method has a classifier of its own
+        return replace(
+            found,
+            rehearsed=training.steps,
+            parameters={role: last[f"parameters.{role}"] for role in ("student", "method")},
+            terms={
+                name.removeprefix("train."): value for name, value in first.items() if name.startswith("train.") and name != "train.loss"
+            },
+            gradient=gradient,
+            losses=tuple((report.progress, report.metrics["train.loss"]) for report in reports),
+            outcome=_digest([*_bytes(training.student), said]),
+        )
+
+    def _training(self, short: Trial, trial: Trial, conditions: Conditions) -> Training:
+        by = trial.teacher_trial
+        others = {name: self._network(other, conditions) for name, other in trial.others.items()}
+        return Training(short, self._data(trial, conditions), None if by is None else self._network(by, conditions), self._device, others)
+
+    def _network(self, trial: Trial, conditions: Conditions) -> FrozenTeacher:
+        """The network that a trial which others need ends with, in miniature too."""
+        key = trial.id, conditions
+        if key not in self._networks:
+            splits, _ = self._loaded(trial)
+            order = Order(splits.labelled if trial.method is None else len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
+            short = self._shortened(trial, conditions, min(conditions.teacher_steps, order.steps))
+            lost = f"{order.steps}/{order.length}/{_digest_of_rates(trial, order.steps)}"
+            seed = seed_of("rehearsal", trial.block.order, lost)
+            training = self._training(replace(short, block=replace(short.block, order=seed)), trial, conditions)
+            training.advance(1.0)
+            self._networks[key] = FrozenTeacher(training.student, self._device, trial.recipe.precision)
+        return self._networks[key]
+
+    def _shortened(self, trial: Trial, conditions: Conditions, steps: int) -> Trial:
+        """The trial with whole epochs that come to about so many steps, and to one at least."""
+        data = self._data(trial, conditions)
+        rows = data.labelled if trial.method is None else len(data.inputs)
+        # A batch of one row has no statistics, which some networks need.
+        batch = max(2, -(-rows // _STEPS_PER_EPOCH))
+        epochs = max(1, round(steps / Order(rows, batch, 1, 0).steps_per_epoch))
+        return replace(trial, recipe=replace(trial.recipe, batch=batch, epochs=epochs), opens_test=False)
+
+    def _order(self, short: Trial, conditions: Conditions) -> Order:
+        return Order(len(self._data(short, conditions).inputs), short.recipe.batch, short.recipe.epochs, 0)
+
+    def _loaded(self, trial: Trial) -> tuple[Splits, str]:
+        key = trial.data, trial.block.split
+        if key not in self._splits:
+            splits = trial.data.load(trial.block.split, opens_test=False)
+            told = f"{splits.labelled}/{tuple(splits.inputs.shape)}/{splits.classes}"
+            labels = splits.labels[: splits.labelled]  # of the rows behind A nothing is used
+            self._splits[key] = splits, _digest([told.encode(), _raw(splits.inputs), _raw(labels)])
+        return self._splits[key]
+
+    def _data(self, trial: Trial, conditions: Conditions) -> Resident:
+        key = trial.data, trial.block.split, conditions.rows
+        if key not in self._parts:
+            splits, most = self._loaded(trial)[0], conditions.rows
+            labelled = _spaced(0, splits.labelled, most)
+            train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), most)])
+            held = _spaced(0, len(splits.holdout_inputs), most)
+            few = Splits(
+                inputs=splits.inputs[train],
+                labels=splits.labels[train],
+                labelled=len(labelled),
+                holdout_inputs=splits.holdout_inputs[held],
+                holdout_labels=splits.holdout_labels[held],
+                test_inputs=None,
+                test_labels=None,
+                classes=splits.classes,
+            )
+            self._parts[key] = resident(few, self._device)
+        return self._parts[key]
+
+
+def _spaced(start: int, stop: int, most: int) -> Tensor:
+    """Row numbers from start up to stop, all of them or so many evenly spaced ones: another number of rows is other rows."""
+    count = stop - start
+    return torch.arange(start, stop) if count <= most else start + torch.arange(most) * count // most
+
+
+def _moments(steps: int) -> list[float]:
+    chosen = range(steps) if steps <= _MOST_STEPS else [index * (steps - 1) // (_MOST_STEPS - 1) for index in range(_MOST_STEPS)]
+    return [(step + 0.5) / steps for step in chosen]
+
+
+def _digest_of_rates(trial: Trial, steps: int) -> str:
+    rate, schedule = trial.recipe.learning_rate, trial.recipe.schedule
+    return _digest_of_numbers(rate * schedule.at(progress) for progress in _moments(steps))
+
+
+def _levels(trial: Trial, steps: int) -> dict[str, str]:
+    """Of every schedule of the trial's methods, those of earlier students of its chain among them."""
+    methods = [method for method in (*trial.chain, trial.method) if method is not None]
+    moments, found = _moments(steps), {}
+    for number, method in enumerate(methods, start=1 - len(methods)):
+        moving = [name for name in method.traced_names if isinstance(getattr(method, name), Schedule)]
+        table = float_table(method, moments) if moving else torch.zeros(0)
+        for name in moving:
+            found[f"{number}.{name}"] = _digest([_raw(table[:, method.traced_names.index(name)])])
+    return found
+
+
+def _bytes(module: nn.Module) -> Iterator[bytes]:
+    for name, value in sorted(module.state_dict().items()):
+        yield name.encode()
+        yield _raw(value)
+
+
+def _raw(value: Tensor) -> bytes:
+    return value.detach().cpu().contiguous().numpy().tobytes()
+
+
+def _digest_of_numbers(numbers: Iterable[float]) -> str:
+    return _digest([repr(number).encode() for number in numbers])
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big"))
+        found.update(part)
+    return found.hexdigest()[:16]

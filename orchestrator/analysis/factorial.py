@@ -255,7 +255,8 @@ def _check_contrasts(
 def _column(matrix: Mapping[str, Floats], factors: Sequence[str]) -> Floats:
     if not factors or any(factor not in matrix for factor in factors):
         raise ValueError(f"An effect needs factors out of {', '.join(matrix)}, but got factors={tuple(factors)}.")
-    return np.prod([matrix[factor] for factor in factors], axis=0)
+    column: Floats = np.prod([matrix[factor] for factor in factors], axis=0)
+    return column
 
 
 def _effect(

@@ -16,8 +16,10 @@ import yaml
 
 from orchestrator.analysis.budget import Tuning, tunings
 from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.factorial import Factorial, of_design
 from orchestrator.analysis.learning import Curve, learning
 from orchestrator.analysis.ranking import Ranking, ranking
+from orchestrator.analysis.threats import threats
 from orchestrator.analysis.wording import Unit, sentence, unit_of
 from orchestrator.errors import StorageError
 from orchestrator.events import CONFIRM, SEARCH, STAGES
@@ -132,6 +134,8 @@ class Frames:
     """By stage: planned, ok, stopped, failed, missing, device_seconds."""
     summaries: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    factorial: Factorial | None
+    """Main effects and interactions; None where the design has none."""
     ranking: Ranking | None
     scores: pd.DataFrame
     """Reported metric, blocks by arms; NaN where there is no score."""
@@ -166,7 +170,13 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     planned = facts.planned_blocks
     try:
         arms = summaries(trials, metric, planned)
-        found = comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"]), pairs=facts.pairs) if facts.base in planned else ()
+        scores = _scores(last_attempts(trials[trials["stage"] == CONFIRM]), f"metric.{metric}", planned)
+        crossed = of_design(facts.design, scores, arms, seed=int(facts.study["seed"]))
+        found = (
+            comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"]), pairs=facts.pairs)
+            if facts.base in planned
+            else ()
+        )
     except ValueError as fault:
         raise StorageError(f"A report needs a table of one study, but got {facts.name}: {fault}") from fault
     unit = unit_of(metric, arms)
@@ -175,7 +185,6 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     is_complete = facts.ended == "complete" and int(counts["missing"].sum()) == 0
     confirmed = last_attempts(trials[trials["stage"] == CONFIRM])
     held = _held(confirmed)
-    scores = _scores(confirmed, f"metric.{metric}", planned)
     return Frames(
         facts=facts,
         unit=unit,
@@ -183,6 +192,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         counts=counts,
         summaries=arms,
         comparisons=found,
+        factorial=crossed,
         ranking=ranking(trials, scores, arms, goal),
         scores=scores,
         teachers=_teachers(facts, trials),
@@ -193,7 +203,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         held=held,
         claims=tuple(sentence(each, unit) for each in found),
         notices=_notices(facts, counts, is_complete),
-        limits=_limits(facts, counts, searched, held),
+        limits=(*_limits(facts, counts, searched, held), *threats(facts.cells, facts.pairs, facts.choices)),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
     )
 
@@ -290,6 +300,7 @@ def _ran(facts: StudyFacts, trials: pd.DataFrame) -> dict[str, Any]:
         "mode": facts.study.get("mode"),
         "launches": len(facts.launches),
         "versions": dict(last.get("versions", {})),
+        "machine": dict(last.get("machine") or {}),
         "code_commit": last.get("code_commit"),
         "lock_hash": last.get("lock_hash"),
         "space_fingerprint": facts.study.get("space_fingerprint"),

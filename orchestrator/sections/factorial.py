@@ -17,10 +17,10 @@ def section(found: Factorial, unit: Unit, metric: str, goal: str) -> Section:
     """Main effects and interactions."""
     measured = f"contrast{f', {unit.difference.strip()}' if unit.points else ''}"
     level = f"{found.effects[0].confidence * 100:g} % interval"
-    columns = ("effect", "also estimates", "blocks", measured, f"{level} (t)", f"{level} (BCa)", "exact p", "Holm p")
+    columns: tuple[str, ...] = ("effect", "also estimates", "blocks", measured, f"{level} (t)", f"{level} (BCa)", "exact p", "Holm p")
     if any(each.draws for each in found.effects):
         columns = (*columns[:-2], "p", "Holm p")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             TIMES.join(each.factors),
             _aliases(each.aliases),

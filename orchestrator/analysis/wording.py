@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.analysis.effects import MISSING, ArmSummary, Comparison
 from orchestrator.analysis.reach import blocks_needed, smallest_p
@@ -49,6 +50,11 @@ def unit_of(metric: str, summaries: Sequence[ArmSummary]) -> Unit:
         return Unit(factor, 1 if points else 3)
     middle = spreads[len(spreads) // 2]
     return Unit(factor, min(6, max(1, math.ceil(-math.log10(middle / 3.0)))))
+
+
+def setting(value: Any) -> str:
+    """The value of a hyper-parameter."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def number(value: float | None, decimals: int, signed: bool = False) -> str:

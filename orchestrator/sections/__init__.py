@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from orchestrator.analysis.budget import equality
-from orchestrator.analysis.effects import CONFIDENCE, ENUMERATED
+from orchestrator.analysis.effects import CONFIDENCE, ENUMERATED, MISSING
 from orchestrator.analysis.frames import SOURCES, Frames
 from orchestrator.analysis.ranking import Place, Ranking
-from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, number, p_value
-from orchestrator.figures.effects import effects
+from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, number, p_value, setting
+from orchestrator.figures.effects import effects, is_sorted
+from orchestrator.sections.blocks import absences
+from orchestrator.sections.digest import in_full, in_short
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.learning import learning_curves
+from orchestrator.sections.references import references
+from orchestrator.sections.reproduce import how_it_was_run, how_to_reproduce
+from orchestrator.sections.tuning import tuning
 
 
 def sections(frames: Frames) -> tuple[Section, ...]:
@@ -25,7 +29,7 @@ def _sections(frames: Frames) -> Iterator[Section]:
     if frames.notices:
         yield Section("Before you read", points=frames.notices, kind="notices")
     if frames.claims:
-        yield Section("In short", points=frames.claims, kind="claims")
+        yield in_short(frames)
     elif frames.facts.base is None:
         yield Section(
             "In short", paragraphs=("No arms were compared: this study has no confirm stage. What follows is tuning alone.",), kind="claims"
@@ -40,19 +44,20 @@ def _sections(frames: Frames) -> Iterator[Section]:
     if frames.learning:
         yield learning_curves(frames)
     if frames.tunings:
-        yield _tuning(frames)
+        yield tuning(frames)
     if len(frames.failures):
         yield _failures(frames)
     if frames.limits:
-        held = ", ".join(f"{name}={_value(value)}" for name, value in frames.held.items())
+        held = ", ".join(f"{name}={setting(value)}" for name, value in frames.held.items())
         notes = (f"Settings with one value in every reported cell: {held}.",) if held else ()
         yield Section("What was not varied", points=frames.limits, notes=notes)
-    yield _ran(frames)
+    yield how_it_was_run(frames)
     if frames.summaries:
         yield _by_block(frames)
-    text = str(frames.facts.study.get("text") or "").rstrip()
-    again = f"`kdsweep run study.yaml` with the study file below and the versions above; the study's fingerprint is {frames.ran['fingerprint']}."
-    yield Section("How to reproduce it", paragraphs=(again,), code=text)
+    for section in (in_full(frames), references(frames)):
+        if section is not None:
+            yield section
+    yield how_to_reproduce(frames)
 
 
 def _asked(frames: Frames) -> Section:
@@ -131,22 +136,20 @@ def _effects(frames: Frames) -> Section:
     caption = (
         f"Mean difference in {name_of(frames.facts.metric['report'])} to {base}{within}, with its interval; every faint dot is one block."
     )
+    if is_sorted(frames.comparisons):
+        caption += " The best stands on top."
     picture = Picture("effects", caption, partial(effects, frames.comparisons, unit))
     return Section(title, pictures=(picture,), tables=(Table(columns, tuple(rows), names=min(2, len(bases))),), notes=tuple(notes))
 
 
 def _scores(frames: Frames) -> Section:
     unit, metric = frames.unit, frames.facts.metric["report"]
-    rows, notes = [], []
+    rows, absent = [], {}
     for each in frames.summaries:
         spread = _interval(frames, each.low, each.high)
         numbers = (unit.number(each.mean), unit.number(each.sd), unit.number(each.iqm), spread, amount(each.device_seconds))
         rows.append((each.arm, str(each.ok), str(each.failed), str(each.missing), *numbers))
-        absent = [f"block {block} {status}" for block, status in each.failed_blocks] + [
-            f"block {block} missing" for block in each.missing_blocks
-        ]
-        if absent:
-            notes.append(f"{each.arm}: {', '.join(absent)}.")
+        absent[each.arm] = [*each.failed_blocks, *((block, MISSING) for block in each.missing_blocks)]
     columns = ("arm", "ok", "failed", "missing", "mean", "sd", "IQM", "range", "device-seconds")
     known = frames.teachers["accuracy"].dropna()
     whose = f" of {frames.facts.base}" if frames.several_teachers else ""
@@ -156,6 +159,7 @@ def _scores(frames: Frames) -> Section:
         paragraphs = (
             f"Teachers{whose}: mean test accuracy {mean} %, from {low} % to {high} %, over {len(known)} of {len(frames.teachers)} blocks.",
         )
+    notes = [f"{arms}: {what}." for arms, what in absences(absent)]
     notes.append("sd is over blocks (n − 1); IQM is the mean of the middle half.")
     return Section(
         f"Scores: {name_of(metric)}{unit.score}", paragraphs=paragraphs, tables=(Table(columns, tuple(rows)),), notes=tuple(notes)
@@ -171,7 +175,8 @@ def _ranked(frames: Frames, ranking: Ranking) -> Section:
         rows.append((each.arm, number(each.rank, 1), rank, *scores, number(each.seconds, 2), _count(each.student), _extra(each)))
     interval = f"{CONFIDENCE * 100:g} % interval (t)"
     columns = ("arm", "mean rank", interval, f"mean{unit.score}", interval, "device-seconds a cell", "student's parameters", "beside it")
-    together = f"Ranks among {len(rows)} arms, 1 the best, over the {len(ranking.blocks)} blocks in which all of them came to an end"
+    blocks = "the one block" if len(ranking.blocks) == 1 else f"the {len(ranking.blocks)} blocks"
+    together = f"Ranks among {len(rows)} arms, 1 the best, over {blocks} in which all of them came to an end"
     notes = [
         f"{together}; a cell that failed shares the last place.",
         "Intervals are of each mean alone: arms whose intervals overlap may still differ, since blocks are shared. The differences above say so.",
@@ -211,31 +216,6 @@ def _by_block(frames: Frames) -> Section:
     return Section("Block by block", tables=(scores, Table(("block", *(f"{source} seed" for source in SOURCES)), tuple(seeds))))
 
 
-def _tuning(frames: Frames) -> Section:
-    rows = []
-    for each in frames.tunings:
-        by = ", ".join(f"{count} {name}" for name, count in each.proposed_by.items())
-        cells = (each.trials, each.cells, each.ok, each.stopped, each.failed, each.missing)
-        spent = (number(each.trainings, 1), amount(each.device_seconds), number(each.best, 4))
-        rows.append((each.arm, by, *map(str, cells), *spent))
-    columns = ("arm", "proposed by", "trials", "cells", "ok", "stopped", "failed", "missing", "trainings", "device-seconds", "best score")
-    chosen = [
-        (each.arm, str(each.chosen), ", ".join(f"{name}={_value(value)}" for name, value in each.config.items()) or "as declared")
-        for each in frames.tunings
-        if each.chosen is not None
-    ]
-    tables = [Table(columns, tuple(rows), names=2)]
-    if chosen:
-        tables.append(Table(("arm", "trial", "chosen configuration"), tuple(chosen), names=3))
-    if frames.facts.skipped:
-        tables.append(Table(("variant not trained", "why"), frames.facts.skipped, names=2))
-    notes = (
-        f"Best score: {frames.facts.metric['select']}, mean over the tuning blocks. Trainings: the progress of all cells, added up.",
-        "Stopped: given up by early stopping. Device-seconds hold failed attempts too; teachers are counted apart.",
-    )
-    return Section("Tuning", paragraphs=(equality(frames.tunings),), tables=tuple(tables), notes=notes)
-
-
 def _failures(frames: Frames) -> Section:
     rows = [
         (
@@ -253,46 +233,8 @@ def _failures(frames: Frames) -> Section:
     return Section("Attempts that failed", tables=(Table(columns, tuple(rows), names=7),))
 
 
-def _ran(frames: Frames) -> Section:
-    ran = frames.ran
-    proposals = {
-        "generations": "generation by generation: a function of the study alone",
-        "async": "on arrival (--async): the order of arrival mattered",
-    }
-    said: Mapping[str, Any] = {
-        "study fingerprint": ran["fingerprint"],
-        "proposals": proposals.get(str(ran["mode"]), ran["mode"]) if frames.tunings else None,
-        "launches": ran["launches"],
-        "first and last cell": f"{_minute(ran['first_cell'])} to {_minute(ran['last_cell'])} UTC" if ran["first_cell"] else None,
-        "device-seconds": amount(ran["device_seconds"]),
-        "hosts": ", ".join(ran["hosts"]),
-        "devices": ", ".join(ran["devices"]),
-        "workers a lane": ", ".join(ran["workers"]),
-        "lanes": ran["lanes"],
-        "versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items()),
-        "commit of the code": ran["code_commit"],
-        "hash of all packages": ran["lock_hash"],
-        "space fingerprint": ran["space_fingerprint"],
-    }
-    facts = tuple((name, str(value)) for name, value in said.items() if value not in (None, ""))
-    rows = [
-        (str(row["stage"]), *(str(row[name]) for name in ("planned", "ok", "stopped", "failed", "missing")), amount(row["device_seconds"]))
-        for row in frames.counts.to_dict("records")
-    ]
-    columns = ("cells", "planned", "ok", "stopped early", "failed", "missing", "device-seconds")
-    return Section("How it was run", tables=(Table(columns, tuple(rows)), Table(("what", "value"), facts, names=2)))
-
-
 def _interval(frames: Frames, low: float | None, high: float | None) -> str:
     return NOTHING if low is None or high is None else f"{frames.unit.number(low)} to {frames.unit.number(high)}"
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _minute(stamp: str) -> str:
-    return stamp[:16].replace("T", " ")
 
 
 def _first_line(message: Any) -> str:

@@ -202,7 +202,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     text = Path(paths["md"]).read_text(encoding="utf-8")
     assert "Unfinished: 47 of 49 planned cells are in, 0 of them failed." in text
     assert "47 of 49 cells planned so far are in" in text
-    assert "vanilla: block 6 missing, block 7 missing." in text
+    assert "vanilla: blocks 6 and 7 missing." in text
     assert "Interim, 6 of 8 blocks: " in text
     assert not json.loads(Path(paths["json"]).read_text(encoding="utf-8"))["is_complete"]
 

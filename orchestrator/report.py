@@ -148,6 +148,7 @@ def to_json(frames: Frames) -> str:
         "cells": frames.counts.to_dict("records"),
         "comparisons": compared,
         "arms": [dataclasses.asdict(each) for each in frames.summaries],
+        "factorial": None if frames.factorial is None else dataclasses.asdict(frames.factorial),
         "ranking": None if frames.ranking is None else dataclasses.asdict(frames.ranking),
         "learning": [dataclasses.asdict(each) for each in frames.learning],
         "scores": frames.scores.reset_index().to_dict("records"),

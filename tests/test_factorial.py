@@ -20,7 +20,7 @@ from orchestrator.analysis.factorial import Alias, Factorial, Run, factorial, of
 from orchestrator.analysis.wording import Unit
 from orchestrator.figures import drawing
 from orchestrator.figures.interactions import contrasts, interactions
-from orchestrator.sections.factorial import claims, section
+from orchestrator.sections.factorial import claims, main_effects
 
 PERCENT = Unit(100.0, 1)
 
@@ -135,7 +135,7 @@ def test_blocks_with_a_hole_are_left_out_with_the_reason_and_failures_counted_by
     whole = factorial(scores.loc[[0, 1, 3, 4, 6]], runs, every(["a", "b"]))
     assert [each.effect for each in found.effects] == [each.effect for each in whole.effects]
     assert [(each.name, each.failed_low, each.failed_high) for each in found.factors] == [("a", 0, 3), ("b", 1, 2)]
-    words = " ".join(section(found, PERCENT, "test.accuracy", "maximise").notes)
+    words = " ".join(main_effects(found, PERCENT, "test.accuracy", "maximise").notes)
     assert "block 5 (+-: out_of_memory, ++: failed)" in words
     assert "3 failed with a=+1 and 0 with a=−1" in words
 
@@ -242,7 +242,7 @@ def test_a_shown_interaction_says_what_one_factor_changes_in_the_other() -> None
 
 
 def test_the_section_has_a_row_per_contrast_and_pictures() -> None:
-    found = section(shown(), PERCENT, "test.accuracy", "maximise")
+    found = main_effects(shown(), PERCENT, "test.accuracy", "maximise")
     assert [row[0] for row in found.tables[0].rows] == ["bound", "ramp", "bound × ramp"]
     assert [picture.name for picture in found.pictures] == ["main_effects", "interactions"]
     for picture in found.pictures:

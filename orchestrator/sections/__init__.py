@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, numb
 from orchestrator.figures.effects import effects, is_sorted
 from orchestrator.sections.blocks import absences
 from orchestrator.sections.digest import in_full, in_short
+from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.learning import learning_curves
 from orchestrator.sections.references import references
@@ -28,8 +30,13 @@ def sections(frames: Frames) -> tuple[Section, ...]:
 def _sections(frames: Frames) -> Iterator[Section]:
     if frames.notices:
         yield Section("Before you read", points=frames.notices, kind="notices")
+    metric, crossed = frames.facts.metric, frames.factorial
+    of_factors = () if crossed is None else claims(crossed, frames.unit, metric["report"])
     if frames.claims:
-        yield in_short(frames)
+        short = in_short(frames)
+        yield replace(short, points=(*short.points, *of_factors))
+    elif of_factors:
+        yield Section("In short", points=of_factors, kind="claims")
     elif frames.facts.base is None:
         yield Section(
             "In short", paragraphs=("No arms were compared: this study has no confirm stage. What follows is tuning alone.",), kind="claims"
@@ -37,6 +44,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
     yield _asked(frames)
     if frames.comparisons:
         yield _effects(frames)
+    if crossed is not None:
+        yield main_effects(crossed, frames.unit, metric["report"], metric["goal"])
     if frames.summaries:
         yield _scores(frames)
     if frames.ranking is not None:

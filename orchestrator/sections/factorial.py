@@ -13,7 +13,7 @@ from orchestrator.figures.interactions import MOST, contrasts, interactions, pai
 from orchestrator.sections.forms import Picture, Section, Table
 
 
-def section(found: Factorial, unit: Unit, metric: str, goal: str) -> Section:
+def main_effects(found: Factorial, unit: Unit, metric: str, goal: str) -> Section:
     """Main effects and interactions."""
     measured = f"contrast{f', {unit.difference.strip()}' if unit.points else ''}"
     level = f"{found.effects[0].confidence * 100:g} % interval"
@@ -51,7 +51,6 @@ def section(found: Factorial, unit: Unit, metric: str, goal: str) -> Section:
         "Main effects and interactions",
         paragraphs=(_asked(found),),
         pictures=tuple(pictures),
-        points=claims(found, unit, metric),
         tables=(Table(columns, tuple(rows), names=2 if "also estimates" in columns else 1), design),
         notes=_notes(found),
     )

@@ -47,6 +47,7 @@ class ReportFormat(StrEnum):
 
     MD = "md"
     HTML = "html"
+    LATEX = "latex"
     JSON = "json"
 
 
@@ -198,8 +199,9 @@ def report(
     paths = reports.write(folder, found)
     if format is ReportFormat.HTML:
         typer.echo(paths["html"])
-    else:
-        typer.echo(reports.markdown(found) if format is ReportFormat.MD else reports.to_json(found))
+        return
+    printed = {ReportFormat.MD: reports.markdown, ReportFormat.LATEX: reports.tables_in_latex, ReportFormat.JSON: reports.to_json}
+    typer.echo(printed[format](found))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The report of a study: Markdown, HTML, JSON and a table for the terminal, all from the same frames.
+"""The report of a study: Markdown, HTML, LaTeX, JSON and a table for the terminal, all from the same frames.
 
 Frames are made from the journal, so the report of an unfinished study says what is missing instead of failing.
 """
@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from orchestrator import latex
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
 from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
@@ -61,10 +62,10 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
 
 
 def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
-    """Write report.md, report.html, report.json, and every picture as figures/NAME.svg and .png.
+    """Write report.md, report.html, report.tex, report.json, and every picture as figures/NAME.svg and .png.
 
     Each file is replaced at once. ``found`` are the frames of the folder, where the caller has them already. Returns what
-    (md, html, json, or the name of a picture's file) to where.
+    (md, html, tex, json, or the name of a picture's file) to where.
 
     Raises:
         StorageError: as ``frames``; or the folder cannot be written.
@@ -75,6 +76,7 @@ def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
     files = {
         "md": ("", "report.md", _markdown(found, written).encode()),
         "html": ("", "report.html", _html(found, written, drawn).encode()),
+        "tex": ("", "report.tex", latex.document(found.facts.name, written).encode()),
         "json": ("", "report.json", to_json(found).encode()),
     }
     for name, figure in drawn.items():
@@ -97,6 +99,11 @@ def html(frames: Frames) -> str:
 def markdown(frames: Frames) -> str:
     """The same in Markdown; pictures stand beside it as files."""
     return _markdown(frames, sections(frames))
+
+
+def tables_in_latex(frames: Frames) -> str:
+    """Its tables for a paper."""
+    return latex.document(frames.facts.name, sections(frames))
 
 
 def _drawn(written: Sequence[Section]) -> dict[str, Figure]:

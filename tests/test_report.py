@@ -216,7 +216,7 @@ def test_a_launch_that_never_said_it_ended_is_unfinished(tmp_path: Path) -> None
 def test_a_study_that_has_only_begun_is_reported(tmp_path: Path) -> None:
     events = [launched(), *(event for arm in SEARCHED for event in searched(arm) if event["event"] == "cell")]
     paths = report.write(kept(tmp_path, events))
-    assert sorted(paths) == ["html", "json", "md"]
+    assert sorted(paths) == ["html", "json", "md", "tex"]
     text = Path(paths["md"]).read_text(encoding="utf-8")
     assert "0 of 8 cells planned so far are in" in text
     assert "The confirm stage has not begun: nothing is compared yet." in text
@@ -357,6 +357,7 @@ def test_the_same_journal_gives_the_same_files(tmp_path: Path) -> None:
         "report.html",
         "report.json",
         "report.md",
+        "report.tex",
     ]
 
 

@@ -1,0 +1,126 @@
+"""LaTeX: the tables of a report for a paper, from the same sections as its other forms.
+
+``report.tex`` is a fragment to ``\\input``: one float per table, a longtable where a page would not hold it. Words come from
+studies and messages, so everything that LaTeX could read as a command is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from orchestrator.sections.forms import Section, Table
+
+LONG = 40
+"""Rows of a table that still fits on a page."""
+_WIDE = 44
+"""Characters of a cell above which its column breaks lines."""
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "''",
+    # After the end of a row LaTeX takes these for an argument.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "−": "$-$",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\rightarrow$",
+    "←": r"$\leftarrow$",
+    "…": r"\ldots{}",
+    "ⁿ": "$^n$",
+    "²": "$^2$",
+    "χ": r"$\chi$",
+    "α": r"$\alpha$",
+    "¼": r"$\frac{1}{4}$",
+    "½": r"$\frac{1}{2}$",
+    "¾": r"$\frac{3}{4}$",
+    "\u00a0": "~",
+    "\u2003": r"\quad{}",
+}
+
+
+def escaped(text: str) -> str:
+    """Words as LaTeX prints them, on one line: nothing in them is a command, a comment, mathematics or the end of a cell."""
+    plain = "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
+    # Two hyphens would become a dash, as in --async; ours are dashes already.
+    return re.sub(r"(?<![-–])--(?=\w)", "-{}-", plain)
+
+
+def document(study: str, sections: Sequence[Section]) -> str:
+    """Every table of the sections, in their order, with its section's title, first notes and a label tab:STUDY:TITLE."""
+    lines = [
+        f"% Tables of the study {' '.join(study.split())}, made by kdsweep. In the preamble:",
+        r"% \usepackage[T1]{fontenc} \usepackage{booktabs} \usepackage{array} \usepackage{longtable}",
+    ]
+    used: set[str] = set()
+    for section in sections:
+        for place, table in enumerate(section.tables):
+            label = _label(study, section.title, used)
+            notes = section.notes if place == len(section.tables) - 1 else ()
+            lines += ["", *_table(table, section.title, label, notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: Table, title: str, label: str, notes: Sequence[str]) -> list[str]:
+    kinds = "".join(_kind(table, place) for place in range(len(table.columns)))
+    head = _row(table.columns)
+    rows = [_row(row) for row in table.rows]
+    caption = rf"\caption{{{escaped(title)}}}\label{{{label}}}"
+    remarks = [rf"\par\smallskip{{\footnotesize {_words(' '.join(notes))}\par}}"] if notes else []
+    if len(rows) > LONG:
+        start = [r"\begingroup\small", rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", rf"{caption}\\", r"\toprule", head, r"\midrule"]
+        again = [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+        return [*start, *again, *rows, r"\end{longtable}", *remarks, r"\endgroup"]
+    start = [
+        r"\begin{table}[htbp]",
+        r"\centering\small",
+        caption,
+        rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+    ]
+    return [*start, *rows, r"\bottomrule", r"\end{tabular}", *remarks, r"\end{table}"]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_words, cells)) + r" \\"
+
+
+def _kind(table: Table, place: int) -> str:
+    """Names on the left, numbers on the right; long words break."""
+    if max((len(row[place]) for row in table.rows), default=0) > _WIDE:
+        return r">{\raggedright\arraybackslash}p{0.5\linewidth}"
+    return "l" if place < table.names else "r"
+
+
+def _words(text: str) -> str:
+    """Escaped, with `backticks` as a typewriter."""
+    return re.sub(r"`([^`]+)`", r"\\texttt{\1}", escaped(text))
+
+
+def _label(study: str, title: str, used: set[str]) -> str:
+    slug = ":".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (study, title))
+    found, number = f"tab:{slug}", 1
+    while found in used:
+        number += 1
+        found = f"tab:{slug}-{number}"
+    used.add(found)
+    return found

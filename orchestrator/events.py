@@ -190,6 +190,7 @@ def design_event(
     factorial: Mapping[str, Any] | None = None,
     skipped: Sequence[Sequence[str]] = (),
     late: bool = False,
+    proofs: Sequence[Mapping[str, Any]] = (),
     clock: Clock = utc_now,
 ) -> Event:
     """The design of stage two is fixed, before its first cell enters the plan.
@@ -202,6 +203,8 @@ def design_event(
         factorial: ``Factorial.to_json`` of the two-level factorial among the arms; None where there is none.
         skipped: label and reason of variants and comparisons that would tell nothing.
         late: whether rows of stage two stood in the journal before.
+        proofs: whether arms are different trainings at all, each with ``arm``, ``against``, ``differs`` and ``reason``: of the pairs
+            that are compared, and of every arm that is another one under another name. No part of the hash.
     """
     return {
         "event": "design",
@@ -214,6 +217,7 @@ def design_event(
         "factorial": None if factorial is None else dict(factorial),
         "skipped": [list(pair) for pair in skipped],
         "late": late,
+        "proofs": [dict(proof) for proof in proofs],
     }
 
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.events import SEARCH
+from orchestrator.events import SEARCH, Event
 from orchestrator.study import Arm, Study
 from trainables.rehearsal import SHORT, SURE, WIDE, Conditions, Rehearsal, Stage
 from trainables.trial import Trial
 
+Prove = Callable[[Arm, Arm], "Proof"]
 Rehearse = Callable[[Trial, Conditions], Rehearsal]
 
 CONDITIONS = (SHORT, SURE, WIDE)
@@ -39,6 +40,18 @@ class Proof:
     """Whether they are to be compared. True as well where nothing could be found out."""
     reason: str
     """How they differ, or why they are the same training: a sentence without full stop."""
+
+
+class Recorded:
+    """What an earlier launch found out, from the design event: a design that is fixed does not depend on a second rehearsal."""
+
+    def __init__(self, design: Event) -> None:
+        told = design.get("proofs", ())
+        self._known = {(str(each["arm"]), str(each["against"])): Proof(bool(each["differs"]), str(each["reason"])) for each in told}
+
+    def prove(self, arm: Arm, other: Arm) -> Proof:
+        """As found then. Every arm that was another one under another name is told, so what is not told differs."""
+        return self._known.get((arm.name, other.name), Proof(True, ""))
 
 
 class Prover:
@@ -68,14 +81,6 @@ class Prover:
             return Proof(True, f"{_listed(hidden)} differs at steps that a rehearsal does not reach; where it does, nothing differs")
         return Proof(False, _refusal(pairs, settings_apart(self._trial(arm, SHORT), self._trial(other, SHORT))))
 
-    def twin(self, arm: Arm, others: Mapping[str, Arm]) -> tuple[str, str] | None:
-        """Name of the first of the others that is the same training as the arm, and the reason; None where it differs from all."""
-        for name, other in others.items():
-            proof = self.prove(arm, other)
-            if not proof.differs:
-                return name, proof.reason
-        return None
-
     def _trial(self, arm: Arm, conditions: Conditions) -> Trial:
         # Blocks of tuning: those of the report are not looked at before its design is fixed.
         return arm.trial(self._study, self._study.block(SEARCH, conditions.block), opens_test=False)
@@ -88,6 +93,15 @@ class Prover:
                 self._rehearse = Stage().rehearse
             self._known[key] = self._rehearse(trial, conditions)
         return self._known[key]
+
+
+def twin(arm: Arm, others: Mapping[str, Arm], prove: Prove) -> tuple[str, Proof] | None:
+    """The first of the others, by name, that is the same training as the arm; None where it differs from all."""
+    for name, other in others.items():
+        found = prove(arm, other)
+        if not found.differs:
+            return name, found
+    return None
 
 
 def difference(first: Rehearsal, second: Rehearsal) -> str | None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.proof import CONDITIONS, Prover, difference, hidden_schedules, settings_apart, told_apart
+from orchestrator.analysis.frames import StudyFacts
+from orchestrator.proof import CONDITIONS, Proof, Prover, Recorded, difference, hidden_schedules, settings_apart, told_apart, twin
 from orchestrator.reading import study_of
+from orchestrator.sections.forms import Section
+from orchestrator.sections.proofs import proofs
 from orchestrator.study import Arm, Study
 from search_spaces import Choice, Schedule, Uniform, tunable, without
 from trainables.distiller import Batch, Distiller, Facts, Needs, Outputs
 from trainables.methods.kd import KD
-from trainables.rehearsal import SHORT, SURE, WIDE, Conditions, Rehearsal
+from trainables.rehearsal import SURE, WIDE, Conditions, Rehearsal, Stage
 from trainables.trial import Teacher, Trial
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.frames import Frames
 
 PLAIN = Rehearsal(
     rows="r", steps=240, batch=64, rates="s", levels={}, seen={}, rehearsed=24, parameters={"student": 100.0, "method": 0.0},
@@ -161,11 +169,25 @@ def test_a_schedule_that_no_rehearsal_reaches_is_not_refused(study: Study, arm: 
 def test_the_first_of_several_twins_is_named(study: Study, arm: Arm) -> None:
     script = Scripted(**{"8_0": replace(PLAIN, outcome="x")})
     others = {"hot": arm.changed({"method.temperature": 8.0}), "cold": arm.changed({"method.temperature": 1.0}), "base": arm}
-    prover = Prover(study, script)
-    twin = prover.twin(arm.changed({"method.temperature": 2.0}), others)
-    assert twin is not None
-    assert twin[0] == "cold"
-    assert prover.twin(others["hot"], {"base": arm}) is None
+    prove = Prover(study, script).prove
+    found = twin(arm.changed({"method.temperature": 2.0}), others, prove)
+    assert found is not None
+    assert found[0] == "cold"
+    assert not found[1].differs
+    assert twin(others["hot"], {"base": arm}, prove) is None
+
+
+def test_a_fixed_design_is_not_proven_again(study: Study, arm: Arm) -> None:
+    told = [
+        {"arm": "kd, b", "against": "kd", "differs": False, "reason": "a no-op"},
+        {"arm": "kd, c", "against": "kd", "differs": True, "reason": "step-0 loss 1 against 2"},
+    ]
+    prove = Recorded({"event": "design", "proofs": told}).prove
+    named = {name: replace(arm, name=name) for name in ("kd", "kd, b", "kd, c")}
+    assert prove(named["kd, b"], named["kd"]) == Proof(False, "a no-op")
+    assert prove(named["kd, c"], named["kd"]) == Proof(True, "step-0 loss 1 against 2")
+    assert prove(named["kd, c"], named["kd, b"]).differs
+    assert Recorded({"event": "design"}).prove(named["kd, b"], named["kd"]).differs, "written by a version that proved nothing"
 
 
 def test_settings_are_told_with_both_values(study: Study, arm: Arm) -> None:
@@ -276,8 +298,8 @@ def test_a_part_that_acts_on_few_rows_is_not_refused(study: Study, arm: Arm) -> 
 
 def test_another_number_of_labelled_rows_is_a_difference_by_itself(study: Study, arm: Arm, tiny_study_text: str) -> None:
     other = study_of(tiny_study_text, ["data.labelled=60"])
-    first, second = (Prover(each)._rehearsal(arm, SHORT) for each in (other, study))
-    told = difference(first, second)
+    trials = (arm.trial(each, study.block("search", 0), opens_test=False) for each in (other, study))
+    told = difference(*(Stage().rehearse(trial) for trial in trials))
     assert told is not None
     assert told.startswith("other training rows")
 
@@ -301,3 +323,37 @@ def test_an_arm_that_cannot_be_trained_is_not_refused(study: Study, arm: Arm) ->
     found = Prover(study).prove(replace(arm, method=Needy()), arm)
     assert found.differs
     assert "needs another network" in found.reason
+
+
+# -- in the report
+
+
+def design(**changes: object) -> StudyFacts:
+    proofs = [
+        {"arm": "kd, cold", "against": "kd", "differs": True, "reason": "step-0 loss 2.31 against 2.3; 0 more parameters"},
+        {"arm": "kd, warm", "against": "kd", "differs": False, "reason": "a no-op"},
+    ]
+    event = {"event": "design", "proofs": proofs, "skipped": [["kd, warm", "the same training as kd: a no-op"]], **changes}
+    return StudyFacts(launches=({},), cells=(), choices=(), ended=None, design=event)
+
+
+def section(facts: StudyFacts) -> Section | None:
+    return proofs(cast("Frames", SimpleNamespace(facts=facts)))
+
+
+def test_the_report_tells_how_arms_differ_and_what_was_not_trained() -> None:
+    found = section(design())
+    assert found is not None
+    shown, left_out = found.tables
+    assert shown.rows == (("kd, cold", "kd", "step-0 loss 2.31 against 2.3; 0 more parameters"),)
+    assert left_out.rows == (("kd, warm", "the same training as kd: a no-op"),)
+    assert "is no result" in found.paragraphs[0]
+
+
+def test_the_report_does_not_speak_of_rehearsals_that_were_not_made() -> None:
+    found = section(design(proofs=[]))
+    assert found is not None
+    assert found.paragraphs == ()
+    assert len(found.tables) == 1
+    assert section(design(proofs=[], skipped=[])) is None
+    assert section(replace(design(), design=None)) is None

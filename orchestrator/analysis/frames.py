@@ -113,6 +113,12 @@ class StudyFacts:
             return tuple((str(label), str(reason)) for label, reason in self.design["skipped"])
         return tuple((str(label), str(reason)) for choice in self.choices for label, reason in choice.get("skipped", ()))
 
+    @property
+    def proofs(self) -> tuple[tuple[str, str, bool, str], ...]:
+        """(arm, what it was rehearsed beside, whether they differ, in what) of pairs that are compared, and of arms refused as no-ops."""
+        told = () if self.design is None else self.design.get("proofs", ())
+        return tuple((str(each["arm"]), str(each["against"]), bool(each["differs"]), str(each["reason"])) for each in told)
+
     @cached_property
     def asked(self) -> Mapping[str, Any]:
         """The study file; empty where it cannot be read."""

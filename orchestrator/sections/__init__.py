@@ -17,6 +17,7 @@ from orchestrator.sections.digest import in_full, in_short
 from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.learning import learning_curves
+from orchestrator.sections.proofs import proofs
 from orchestrator.sections.references import references
 from orchestrator.sections.reproduce import how_it_was_run, how_to_reproduce
 from orchestrator.sections.tuning import tuning
@@ -52,6 +53,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _ranked(frames, frames.ranking)
     if frames.learning:
         yield learning_curves(frames)
+    if (proven := proofs(frames)) is not None:
+        yield proven
     if frames.tunings:
         yield tuning(frames)
     if len(frames.failures):

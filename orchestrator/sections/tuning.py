@@ -25,8 +25,6 @@ def tuning(frames: Frames) -> Section:
     tables = [Table(columns, tuple(rows), names=2)]
     if chosen:
         tables.append(Table(("arm", "trial", "chosen configuration"), tuple(chosen), names=3))
-    if frames.facts.skipped:
-        tables.append(Table(("variant not trained", "why"), frames.facts.skipped, names=2))
     notes = (
         f"Best score: {frames.facts.metric['select']}, mean over the tuning blocks. Trainings: the progress of all cells, added up.",
         "Stopped: given up by early stopping. Device-seconds hold failed attempts too; teachers are counted apart.",

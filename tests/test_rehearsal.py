@@ -46,6 +46,12 @@ def test_what_it_tells_of_the_first_step() -> None:
     assert found.losses[-1][0] == 1.0
 
 
+def test_the_first_step_is_that_before_anything_was_learned() -> None:
+    slow, fast = (of(student_trial(KD(), replace(RECIPE, learning_rate=rate))) for rate in (0.01, 0.5))
+    assert (slow.loss, slow.terms, slow.gradient) == (fast.loss, fast.terms, fast.gradient)
+    assert slow.outcome != fast.outcome
+
+
 def test_the_gradient_is_that_of_the_first_step_alone() -> None:
     found = of(student_trial(KD(soft_weight=0.0, truth_weight=0.0), replace(RECIPE, weight_decay=0.1)))
     assert found.gradient == 0.0

@@ -16,6 +16,9 @@ LONG = 40
 _WIDE = 44
 """Characters of a cell above which its column breaks lines."""
 
+_PAGE = 80
+"""Characters of small letters across a page."""
+
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -80,12 +83,14 @@ def document(study: str, sections: Sequence[Section]) -> str:
 
 def _table(table: Table, title: str, label: str, notes: Sequence[str]) -> list[str]:
     kinds = "".join(_kind(table, place) for place in range(len(table.columns)))
-    head = _row(table.columns)
+    titles = [_folded(column, max((len(row[place]) for row in table.rows), default=0)) for place, column in enumerate(table.columns)]
+    head = " & ".join(_heading(lines, place < table.names) for place, lines in enumerate(titles)) + r" \\"
+    size = _size(table, titles)
     rows = [_row(row) for row in table.rows]
     caption = rf"\caption{{{escaped(title)}}}\label{{{label}}}"
     remarks = [rf"\par\smallskip{{\footnotesize {_words(' '.join(notes))}\par}}"] if notes else []
     if len(rows) > LONG:
-        start = [r"\begingroup\small", rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", rf"{caption}\\", r"\toprule", head, r"\midrule"]
+        start = [rf"\begingroup{size}", rf"\begin{{longtable}}{{@{{}}{kinds}@{{}}}}", rf"{caption}\\", r"\toprule", head, r"\midrule"]
         again = [r"\endfirsthead", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
         return [*start, *again, *rows, r"\end{longtable}", *remarks, r"\endgroup"]
     start = [
@@ -98,6 +103,28 @@ def _table(table: Table, title: str, label: str, notes: Sequence[str]) -> list[s
         r"\midrule",
     ]
     return [*start, *rows, r"\bottomrule", r"\end{tabular}", *remarks, r"\end{table}"]
+
+
+def _folded(title: str, width: int) -> tuple[str, ...]:
+    """A heading on two lines where it is wider than what stands below it."""
+    words = title.split()
+    if len(title) <= width or len(words) < 2:
+        return (title,)
+    cuts = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))]
+    return min(cuts, key=lambda cut: max(map(len, cut)))
+
+
+def _heading(lines: Sequence[str], is_name: bool) -> str:
+    if len(lines) == 1:
+        return _words(lines[0])
+    side, stack = "l" if is_name else "r", r"\\".join(map(_words, lines))
+    return rf"\shortstack[{side}]{{{stack}}}"
+
+
+def _size(table: Table, titles: Sequence[Sequence[str]]) -> str:
+    """Small letters, and smaller ones with less between columns where the table would be wider than a page."""
+    cells = [max([len(row[place]) for row in table.rows] + [len(line) for line in titles[place]]) for place in range(len(titles))]
+    return r"\small" if sum(cells) + 2 * len(cells) <= _PAGE else r"\scriptsize\setlength{\tabcolsep}{3pt}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -64,6 +64,15 @@ def test_long_tables_break_over_pages_and_long_words_over_lines() -> None:
     assert found.index(r"\endfirsthead") < found.index(r"\endhead") < found.index(r"\endfoot") < found.index("arm 0")
 
 
+def test_wide_tables_have_folded_heads_and_smaller_letters() -> None:
+    table = Table(("arm", "95 % interval (t)", *(f"column {place}" for place in range(9))), (("kd", "1 to 2", *["1.0"] * 9),))
+    found = latex.document("s", [Section("T", tables=(table,))])
+    assert r"\centering\small" in found
+    assert r"arm & \shortstack[r]{95 \%\\interval (t)} & \shortstack[r]{column\\0} &" in found
+    wider = Table(table.columns, (("kd", "1 to 2", *["a longer cell"] * 9),))
+    assert r"\centering\scriptsize\setlength{\tabcolsep}{3pt}" in latex.document("s", [Section("T", tables=(wider,))])
+
+
 def test_labels_are_distinct() -> None:
     table = Table(("a",), (("1",),))
     found = latex.document("s", [Section("T", tables=(table, table)), Section("T!", tables=(table,))])
@@ -100,7 +109,21 @@ def test_the_report_is_written_with_the_same_tables_and_nothing_in_it_runs(tmp_p
     assert balanced(body)
     assert set(re.findall(r"(?<!\\)(?:\\\\)*\\([a-zA-Z]+)", body)) <= {
         *("begin", "end", "centering", "small", "caption", "label", "toprule", "midrule", "bottomrule", "par", "smallskip", "footnotesize"),
-        *("raggedright", "arraybackslash", "linewidth", "textbackslash", "textasciicircum", "textasciitilde", "texttt", "frac", "pm"),
+        *(
+            "raggedright",
+            "shortstack",
+            "scriptsize",
+            "setlength",
+            "tabcolsep",
+            "arraybackslash",
+            "linewidth",
+            "textbackslash",
+            "textasciicircum",
+            "textasciitilde",
+            "texttt",
+            "frac",
+            "pm",
+        ),
     }
     tables = [table for section in sections(report.frames(tmp_path)) for table in section.tables]
     assert body.count(r"\begin{tabular}") == len(tables)

@@ -65,11 +65,11 @@ def test_long_tables_break_over_pages_and_long_words_over_lines() -> None:
 
 
 def test_wide_tables_have_folded_heads_and_smaller_letters() -> None:
-    table = Table(("arm", "95 % interval (t)", *(f"column {place}" for place in range(9))), (("kd", "1 to 2", *["1.0"] * 9),))
+    table = Table(("arm", "95 % interval (t)", *(f"column {place}" for place in range(7))), (("kd", "1 to 2", *["1.0"] * 7),))
     found = latex.document("s", [Section("T", tables=(table,))])
     assert r"\centering\small" in found
     assert r"arm & \shortstack[r]{95 \%\\interval (t)} & \shortstack[r]{column\\0} &" in found
-    wider = Table(table.columns, (("kd", "1 to 2", *["a longer cell"] * 9),))
+    wider = Table(table.columns, (("kd", "1 to 2", *["a longer cell"] * 7),))
     assert r"\centering\scriptsize\setlength{\tabcolsep}{3pt}" in latex.document("s", [Section("T", tables=(wider,))])
 
 

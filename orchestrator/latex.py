@@ -95,7 +95,7 @@ def _table(table: Table, title: str, label: str, notes: Sequence[str]) -> list[s
         return [*start, *again, *rows, r"\end{longtable}", *remarks, r"\endgroup"]
     start = [
         r"\begin{table}[htbp]",
-        r"\centering\small",
+        rf"\centering{size}",
         caption,
         rf"\begin{{tabular}}{{@{{}}{kinds}@{{}}}}",
         r"\toprule",

@@ -58,7 +58,8 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
     """What a journal says beside its rows."""
     last = next((event for event in reversed(events) if event["event"] in ("study", "end")), {"event": "study"})
     ended = str(last["status"]) if last["event"] == "end" else None
-    return StudyFacts(tuple(record.launches), tuple(attempt.plan for attempt in record.cells.values()), record.choices, ended)
+    cells = tuple(attempt.plan for attempt in record.cells.values())
+    return StudyFacts(tuple(record.launches), cells, record.choices, ended, record.design, record.extensions)
 
 
 def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
@@ -161,6 +162,7 @@ def to_json(frames: Frames) -> str:
         "scores": frames.scores.reset_index().to_dict("records"),
         "blocks": frames.teachers.to_dict("records"),
         "tuning": [dataclasses.asdict(each) for each in frames.tunings],
+        "exploration": dataclasses.asdict(frames.exploration),
         "tuning_equality": equality(frames.tunings),
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
         "failures": frames.failures.to_dict("records"),

@@ -1,4 +1,4 @@
-"""Optuna behind one pure function: proposals from a space, the finished proposals, and a seed. The only file that imports optuna.
+"""Optuna behind one pure function: proposals from a space, the finished proposals, and a seed. The only file that knows Optuna's samplers.
 
 A fresh in-memory Optuna study is built for every call, so a proposal is a function of its arguments alone: nothing is
 lost in a restart, and no number of lanes changes what is proposed. Finished trainings are told COMPLETE, early-stopped

@@ -16,6 +16,7 @@ import yaml
 
 from orchestrator.analysis.budget import Tuning, tunings
 from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, last_attempts, summaries
+from orchestrator.analysis.exploration import Exploration, exploration
 from orchestrator.analysis.factorial import Factorial, of_design
 from orchestrator.analysis.learning import Curve, learning
 from orchestrator.analysis.ranking import Ranking, ranking
@@ -151,6 +152,7 @@ class Frames:
     several_teachers: bool
     """Whether reported arms have different teachers."""
     tunings: tuple[Tuning, ...]
+    exploration: Exploration
     failures: pd.DataFrame
     """stage, arm, block, number, cell, attempt, status, message of every attempt that failed."""
     ran: Mapping[str, Any]
@@ -204,6 +206,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         teachers=_teachers(facts, trials),
         several_teachers=len({_teacher_of(cell["config"]) for cell in facts.cells if cell["stage"] == CONFIRM}) > 1,
         tunings=searched,
+        exploration=exploration(trials, facts.metric, facts.planned_search, int(facts.study["seed"])),
         failures=_failures(trials),
         ran=_ran(facts, trials),
         held=held,

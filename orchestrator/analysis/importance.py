@@ -1,0 +1,230 @@
+"""Importance: which searched parameters the validation score hangs on, and whether that can be told from noise.
+
+An importance is never 0, and Optuna's shares add up to 1 on noise too: with 50 trials and six parameters that do nothing,
+the leading one gets .45 on average (docs/importance.md). So every value stands beside what the same trials give when their
+scores are shuffled against their configurations. Each parameter is compared in units of its own null (mean and standard
+deviation over the shuffles), and a parameter is called important only where it exceeds the 95 % quantile of the largest of
+all in a shuffle (Westfall and Young, Resampling-based multiple testing, 1993: the single-step maximum; Phipson and Smyth,
+SAGMB 2010: p counts the trials' own order among the shuffles). So where nothing matters, 5 % of arms claim anything at all.
+
+Only trials trained to the end count. Those that early stopping gave up have no final score; they are mostly bad, so what made
+them bad (too large a learning rate, say) looks less important than it is. Parameters that exist only under a condition are
+judged by PED-ANOVA among the trials that have them; a shuffle keeps every configuration whole, so their null knows how few
+these are. fANOVA needs values in every trial and leaves them out. A parameter that had one value is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.analysis.reach import ALPHA
+from orchestrator.analysis.tried import RANDOM, Tried
+
+if TYPE_CHECKING:
+    from orchestrator.analysis.evaluators import Evaluator
+
+Floats = NDArray[np.float64]
+
+FEWEST = 20
+"""Finished trials of an arm, below which nothing is computed: a third of them is too few to tell one distribution from another."""
+BEST = 0.3
+"""Share of trials that PED-ANOVA compares with all. Optuna's default is .1, five trials of fifty, and finds far less."""
+SHUFFLES, MANY_SHUFFLES = 119, 199
+"""Of PED-ANOVA where more than ``FEW_ARMS`` arms are judged, and where not; 5 % of either and one is a whole number."""
+FEW_ARMS = 4
+FOREST_SHUFFLES = 19
+"""Of fANOVA, a tenth of a second each: the least with which anything can reach 5 %."""
+FOREST_TRIALS = 200
+"""Finished trials of all judged arms together up to which fANOVA is computed: it takes seconds."""
+TREES = 16
+RESAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Null:
+    """What shuffled scores say of values: all in units of its own spread."""
+
+    limits: tuple[float, ...]
+    """What a value has to exceed, in its own unit."""
+    p: tuple[float, ...]
+    """Corrected for the number of values: share of shuffles, the trials' own order among them, whose largest is as large."""
+    shuffles: int
+
+
+@dataclass(frozen=True)
+class Importance:
+    """One parameter in the search of one arm."""
+
+    name: str
+    trials: int
+    """Finished ones that have it."""
+    value: float
+    """PED-ANOVA's divergence."""
+    share: float
+    """Of the sum over parameters: what Optuna shows."""
+    low: float
+    high: float
+    """95 % percentile bootstrap interval of the value, over trials. It leans upward: drawn trials repeat each other."""
+    limit: float
+    """What noise exceeds for any parameter at all in 5 % of shuffles."""
+    p: float
+    """Corrected for all parameters of the arm."""
+    forest: float | None = None
+    """fANOVA's share of variance; None where it was not computed, or does not apply."""
+    forest_limit: float | None = None
+    forest_p: float | None = None
+
+    @property
+    def is_important(self) -> bool:
+        """Whether PED-ANOVA tells it from noise."""
+        return self.value > self.limit
+
+
+@dataclass(frozen=True)
+class ArmImportance:
+    """The search of one arm, parameters by how far they are from noise."""
+
+    arm: str
+    trials: int
+    """Finished ones."""
+    random: int
+    """Of them, drawn at random."""
+    parameters: tuple[Importance, ...]
+    held: tuple[str, ...]
+    """Searched parameters with one value in all finished trials."""
+    shuffles: int
+    refused: str = ""
+    """Why nothing was computed; empty where it was."""
+
+
+def importances(found: Mapping[str, Sequence[Tried]], goal: str, seed: int) -> tuple[ArmImportance, ...]:
+    """Every searched arm.
+
+    Args:
+        found: arm to what was tried.
+        goal: "maximise" or "minimise".
+        seed: of shuffles and resamples; equal arguments give equal numbers.
+    """
+    finished = {arm: [each for each in tried if each.score is not None] for arm, tried in found.items()}
+    judged = [trials for trials in finished.values() if not _refusal(trials)]
+    shuffles = MANY_SHUFFLES if len(judged) <= FEW_ARMS else SHUFFLES
+    has_forest = sum(map(len, judged)) <= FOREST_TRIALS
+    return tuple(_of_arm(arm, trials, goal, seed, shuffles, has_forest) for arm, trials in finished.items())
+
+
+def _refusal(trials: Sequence[Tried]) -> str:
+    if len(trials) < FEWEST:
+        return f"{len(trials)} finished trials, and {FEWEST} are needed"
+    if len({each.score for each in trials}) == 1:
+        return "all finished trials have the same score"
+    return "" if any(len(values) > 1 for values in _values(trials).values()) else "no parameter was varied"
+
+
+def _values(trials: Sequence[Tried]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for each in trials:
+        for name, value in each.point.items():
+            found.setdefault(name, set()).add(repr(value))
+    return found
+
+
+def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, shuffles: int, has_forest: bool) -> ArmImportance:
+    random = sum(each.proposed_by == RANDOM for each in trials)
+    refused = _refusal(trials)
+    if refused:
+        return ArmImportance(arm, len(trials), random, (), (), 0, refused)
+    # Here, and not above: importing it loads optuna, which a report without enough trials does not need.
+    from orchestrator.analysis.evaluators import Evaluator
+
+    values = _values(trials)
+    names = [name for name, seen in values.items() if len(seen) > 1]
+    points = [{name: value for name, value in each.point.items() if name in names} for each in trials]
+    losses = np.array([each.score for each in trials], dtype=np.float64) * (-1.0 if goal == "maximise" else 1.0)
+    rng = np.random.default_rng([seed, *arm.encode()])
+    evaluator = Evaluator(points)
+
+    def divergence(scores: Floats) -> Floats:
+        return evaluator.ped_anova(scores, BEST)
+
+    measured = divergence(losses)
+    null = null_of(divergence, losses, shuffles, rng)
+    low, high = _interval(points, losses, evaluator.names, rng)
+    forest = _forest(evaluator, losses, rng, seed) if has_forest else {}
+    total = float(measured.sum())
+    parameters = [
+        Importance(
+            name=name,
+            trials=sum(name in point for point in points),
+            value=float(measured[place]),
+            share=float(measured[place]) / total if total else 1.0 / len(evaluator.names),
+            low=float(low[place]),
+            high=float(high[place]),
+            limit=null.limits[place],
+            p=null.p[place],
+            **forest.get(name, {}),
+        )
+        for place, name in enumerate(evaluator.names)
+    ]
+    parameters.sort(key=lambda each: (each.p, -each.value / (each.limit or math.inf)))
+    held = tuple(name for name in values if name not in names)
+    return ArmImportance(arm, len(trials), random, tuple(parameters), held, shuffles)
+
+
+def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator, alpha: float = ALPHA) -> Null:
+    """The null of several values that scores give, from shuffled scores.
+
+    Args:
+        measure: scores, one per configuration, to values.
+        scores: in the order of the configurations.
+        shuffles: how many; at least 1 / alpha - 1 for anything to reach ``alpha``.
+        rng: of the shuffles.
+        alpha: share of shuffles in which any value at all exceeds its limit, at most.
+    """
+    drawn = np.array([measure(rng.permutation(scores)) for _ in range(shuffles)])
+    own = measure(scores)
+    mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    # A value that shuffling does not change says nothing: it is never the largest, and never above its limit.
+    unit = np.where(spread > 0.0, spread, np.inf)
+    largest = np.sort(((drawn - mean) / unit).max(axis=1))
+    place = math.ceil((1.0 - alpha) * (shuffles + 1) - 1e-9)
+    threshold = largest[place - 1] if place <= shuffles else math.inf
+    limits = np.where(spread > 0.0, mean + threshold * spread, np.inf)
+    above = (largest[None, :] >= ((own - mean) / unit)[:, None]).sum(axis=1)
+    p = np.where(spread > 0.0, (1.0 + above) / (shuffles + 1.0), 1.0)
+    return Null(tuple(map(float, limits)), tuple(map(float, p)), shuffles)
+
+
+def _interval(points: Sequence[Mapping[str, Any]], losses: Floats, names: Sequence[str], rng: np.random.Generator) -> tuple[Floats, Floats]:
+    from orchestrator.analysis.evaluators import Evaluator
+
+    drawn = np.zeros((RESAMPLES, len(names)))
+    for row in drawn:
+        chosen = rng.integers(0, len(points), len(points))
+        resampled = Evaluator([points[place] for place in chosen])
+        found = dict(zip(resampled.names, resampled.ped_anova(losses[chosen], BEST), strict=True))
+        row[:] = [found.get(name, 0.0) for name in names]
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _forest(evaluator: Evaluator, losses: Floats, rng: np.random.Generator, seed: int) -> dict[str, dict[str, float]]:
+    """fANOVA of the parameters that every trial has."""
+    known = [place for place, name in enumerate(evaluator.names) if name in evaluator.everywhere]
+    if not known:
+        return {}
+
+    def variance(scores: Floats) -> Floats:
+        return evaluator.fanova(scores, TREES, seed)[known]
+
+    measured = variance(losses)
+    null = null_of(variance, losses, FOREST_SHUFFLES, rng)
+    return {
+        evaluator.names[place]: {"forest": float(value), "forest_limit": limit, "forest_p": p}
+        for place, value, limit, p in zip(known, measured, null.limits, null.p, strict=True)
+    }

@@ -105,6 +105,14 @@ def test_bca_interval_is_scipys() -> None:
     assert bca_interval(differences, seed=7, resamples=999) == pytest.approx((expected.low, expected.high), abs=0)
 
 
+def test_without_resamples_there_is_no_bootstrap_interval_and_all_else_stays() -> None:
+    table = trials({"slam": [0.9, 0.8, 0.85, 0.7], "kd": [0.8, 0.7, 0.85, 0.75]})
+    (bare,), (whole,) = (comparisons(table, ACCURACY, "slam", resamples=resamples) for resamples in (0, 200))
+    assert (bare.bca_low, bare.bca_high) == (None, None)
+    assert (bare.p, bare.t_low, bare.better) == (whole.p, whole.t_low, whole.better)
+    assert whole.bca_low is not None
+
+
 @pytest.mark.parametrize("differences", [[0.5], [0.2, 0.2, 0.2], [0.3 - 0.2, 0.8 - 0.7, 0.1], [0.0] * 6])
 def test_intervals_are_undefined_without_spread(differences: list[float]) -> None:
     assert t_interval(differences) is None

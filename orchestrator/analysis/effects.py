@@ -186,7 +186,7 @@ def comparisons(
         planned: as in ``summaries``. A planned arm without a single score still counts in Holm's family, with p = 1.
         pairs: (arm, compared with) of every planned comparison: Holm's family.
         seed: of the bootstrap, and of the sign flips where they are drawn.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap; 0 for none, and no interval from it.
 
     Raises:
         ValueError: unknown base, arm or goal; an arm paired with itself, or a pair given twice; two cells for one arm and block.
@@ -266,10 +266,11 @@ def bca_interval(
 ) -> tuple[float, float] | None:
     """Bias-corrected and accelerated bootstrap interval of the mean.
 
-    None for fewer than two differences, or where they are all equal: then no resample differs and it is undefined.
+    None for fewer than two differences, or where they are all equal: then no resample differs and it is undefined. None without
+    resamples too.
     """
     values = np.asarray(differences, dtype=np.float64)
-    if values.size < 2 or _are_equal(values):
+    if values.size < 2 or resamples == 0 or _are_equal(values):
         return None
     rng = np.random.default_rng(seed)
     found = stats.bootstrap((values,), np.mean, confidence_level=confidence, n_resamples=resamples, method="BCa", rng=rng)

@@ -162,7 +162,7 @@ def factorial(
         arms: their summaries, which tell why a score is missing.
         resolution: of a fraction.
         seed: of the bootstrap, and of the sign flips where they are drawn.
-        resamples: of the bootstrap.
+        resamples: of the bootstrap; 0 for none.
 
     Raises:
         ValueError: a run without scores or with other levels than -1 and +1; a contrast that is not balanced, not orthogonal to

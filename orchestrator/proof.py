@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.events import SEARCH, Event
+from orchestrator.events import CONFIRM, SEARCH, Event
+from orchestrator.record import Record
 from orchestrator.study import Arm, Study
 from trainables.rehearsal import SHORT, SURE, WIDE, Conditions, Rehearsal, Stage
 from trainables.trial import Trial
@@ -95,7 +96,13 @@ class Prover:
         return self._known[key]
 
 
-def twin(arm: Arm, others: Mapping[str, Arm], prove: Prove) -> tuple[str, Proof] | None:
+def prover(study: Study, record: Record) -> Prove:
+    """What tells of two arms whether they differ: rehearsals, but what an earlier launch found where stage two is open already."""
+    is_open = record.design is not None or any(attempt.plan["stage"] == CONFIRM for attempt in record.cells.values())
+    return Recorded(record.design or {}).prove if is_open else Prover(study).prove
+
+
+def twin_of(arm: Arm, others: Mapping[str, Arm], prove: Prove) -> tuple[str, Proof] | None:
     """The first of the others, by name, that is the same training as the arm; None where it differs from all."""
     for name, other in others.items():
         found = prove(arm, other)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.analysis.frames import StudyFacts
-from orchestrator.proof import CONDITIONS, Proof, Prover, Recorded, difference, hidden_schedules, settings_apart, told_apart, twin
+from orchestrator.proof import CONDITIONS, Proof, Prover, Recorded, difference, hidden_schedules, settings_apart, told_apart, twin_of
 from orchestrator.reading import study_of
 from orchestrator.sections.forms import Section
 from orchestrator.sections.proofs import proofs
@@ -170,11 +170,11 @@ def test_the_first_of_several_twins_is_named(study: Study, arm: Arm) -> None:
     script = Scripted(**{"8_0": replace(PLAIN, outcome="x")})
     others = {"hot": arm.changed({"method.temperature": 8.0}), "cold": arm.changed({"method.temperature": 1.0}), "base": arm}
     prove = Prover(study, script).prove
-    found = twin(arm.changed({"method.temperature": 2.0}), others, prove)
+    found = twin_of(arm.changed({"method.temperature": 2.0}), others, prove)
     assert found is not None
     assert found[0] == "cold"
     assert not found[1].differs
-    assert twin(others["hot"], {"base": arm}, prove) is None
+    assert twin_of(others["hot"], {"base": arm}, prove) is None
 
 
 def test_a_fixed_design_is_not_proven_again(study: Study, arm: Arm) -> None:

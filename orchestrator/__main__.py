@@ -105,7 +105,7 @@ def plan(
     found = _read(study, set_, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
     folder = folder_of(found)
     record = record_of(Journal(folder).read())
-    if record.study is not None and record.study["fingerprint"] != found.fingerprint:
+    if record.study is not None and not found.is_that_of(record.study):
         typer.echo(f"note: {folder} holds the results of another study of this name, which count for nothing here.", err=True)
         record = record_of([])
     counts, spent, finished = outline.outline(found), costs(found, record), len(record.finished)
@@ -113,7 +113,7 @@ def plan(
         typer.echo(json.dumps(outline.outline_json(found, counts, spent, finished), indent=2))
         return
     _warn(found)
-    typer.echo("\n".join(outline.outline_lines(found, counts, spent, finished)))
+    typer.echo("\n".join([*outline.outline_lines(found, counts, spent, finished), *outline.standing_lines(found, record)]))
 
 
 @app.command()
@@ -202,6 +202,22 @@ def report(
         return
     printed = {ReportFormat.MD: reports.markdown, ReportFormat.LATEX: reports.tables_in_latex, ReportFormat.JSON: reports.to_json}
     typer.echo(printed[format](found))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a study file, or the folder of its results")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another one")],
+    storage: Storage = None,
+    as_json: Json = False,
+) -> None:
+    """Put two studies side by side: what differs in what was asked and how it was run, and the scores of arms both have."""
+    from orchestrator import compare as comparing
+    from orchestrator import report as reports
+
+    folders = _folder(a, storage), _folder(b, storage)
+    found = comparing.read(folders, (reports.frames(folders[0]), reports.frames(folders[1])))
+    typer.echo(comparing.to_json(found) if as_json else comparing.markdown(found))
 
 
 @app.command()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
+from orchestrator import variants
 from orchestrator.corners import corners
 from orchestrator.events import CONFIRM, SEARCH
 from orchestrator.study import Arm, Confirm, Study
-from search_spaces import Space, without
+from search_spaces import Space
 from trainables.folder import name_of
 from trainables.trial import Trial
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 def before(trial: Trial) -> Mapping[str, Trial]:
@@ -37,10 +41,14 @@ def reached(arm: Arm, space: Space) -> list[Arm]:
     return found
 
 
-def students_at_most(study: Study, arm: Arm) -> int:
-    """How many students a single cell of an arm needs, at most, wherever its search, if it has one, arrives."""
+def students_at_most(study: Study, arm: Arm, values: Mapping[str, Any] = _NOTHING) -> int:
+    """How many students a single cell of an arm, with values set in it, needs at most, wherever its search, if it has one, arrives."""
     space = study.search.spaces.get(arm.name) if study.search else None
-    return max(len(students_before(_trial(study, each, SEARCH))) for each in ([arm] if space is None else reached(arm, space)))
+    most = 0
+    for each in [arm] if space is None else reached(arm, space):
+        with suppress(ValueError):
+            most = max(most, len(students_before(_trial(study, each.varied(study, values), SEARCH))))
+    return most
 
 
 def students_of_search(study: Study) -> Mapping[str, int]:
@@ -57,22 +65,23 @@ def students_of_confirm(study: Study, confirm: Confirm) -> int:
     Arms that are not searched are known: what several of them need, or is one of their own cells, counts once.
     """
     spaces = study.search.spaces if study.search else {}
-    base = study.arms[confirm.base]
-    arms = [base, *(without(base, [name]) for name in confirm.leave_one_out), *(study.arms[name] for name in confirm.against)]
-    fixed = [_trial(study, arm, CONFIRM) for arm in arms if arm.name not in spaces]
+    asked = variants.distinct(study, confirm)
+    fixed = [_trial(study, variants.declared(study, each), CONFIRM) for each in asked if each.arm not in spaces]
     shared: frozenset[str] = frozenset().union(*map(students_before, fixed)) - {trial.id for trial in fixed}
-    return len(shared) + sum(students_at_most(study, arm) for arm in arms if arm.name in spaces)
+    return len(shared) + sum(students_at_most(study, study.arms[each.arm], each.values) for each in asked if each.arm in spaces)
 
 
 def teachers(study: Study) -> int:
-    """How many teachers a study trains: one for all arms of a block, and one more for every arm with another one of its own."""
+    """How many teachers a study trains: one for all arms of a block, and one more for every other teacher, or data that it learns from."""
     search, confirm = study.search, study.confirm
-    tuned = _teachers(study, search.spaces) * search.blocks if search else 0
-    return tuned + (_teachers(study, (confirm.base, *confirm.against)) * confirm.blocks if confirm else 0)
+    tuned = _teachers(study, [study.arms[name] for name in search.spaces]) * search.blocks if search else 0
+    return tuned + (
+        _teachers(study, [variants.declared(study, each) for each in variants.distinct(study, confirm)]) * confirm.blocks if confirm else 0
+    )
 
 
-def _teachers(study: Study, names: Iterable[str]) -> int:
-    found = [_trial(study, study.arms[name], SEARCH).first_teacher for name in names]
+def _teachers(study: Study, arms: Iterable[Arm]) -> int:
+    found = [_trial(study, arm, SEARCH).first_teacher for arm in arms]
     return len({teacher.id for teacher in found if teacher is not None})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from orchestrator import chains, plan
+from orchestrator import chains, plan, variants
 from orchestrator.events import CONFIRM, SEARCH, TEACHER
 from orchestrator.record import Record
 from orchestrator.study import Confirm, Search, Study
@@ -176,8 +177,9 @@ def _confirm_shares(study: Study, confirm: Confirm, known: Sequence[Sequence[_St
     for cells in known:
         yield Share(CONFIRM, cells[0].method, len(cells), _left(len(cells), cells))
     if not known:
-        for name, arms in ((confirm.base, 1 + len(confirm.leave_one_out)), *((rival, 1) for rival in confirm.against)):
-            yield Share(CONFIRM, name_of(study.arms[name].method), arms * confirm.blocks, arms * confirm.blocks)
+        arms = Counter(name_of(variants.declared(study, each).method) for each in variants.distinct(study, confirm))
+        for method, count in arms.items():
+            yield Share(CONFIRM, method, count * confirm.blocks, count * confirm.blocks)
 
 
 def _left(whole: int, cells: Sequence[_Stand]) -> float:

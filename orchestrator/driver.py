@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator import mirror, provenance, table
+from orchestrator import mirror, provenance, table, variants
 from orchestrator.errors import Interrupted, StorageError, StudyError
 from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
@@ -227,7 +227,7 @@ def _check_same_study(study: Study, launch: Launch, record: Record, folder: str)
     known = record.study
     if known is None:
         return
-    if known["fingerprint"] != study.fingerprint:
+    if not study.is_that_of(known):
         raise StorageError(
             f"{folder} holds the results of another study of this name (fingerprint {known['fingerprint']}, this file has "
             f"{study.fingerprint}). Give the study another name, or use another --storage."
@@ -260,12 +260,13 @@ def _launch_event(study: Study, launch: Launch) -> Event:
         parameters=study.parameters,
         metrics=_metrics(study),
         mode=_mode(launch),
+        blocks=study.confirm.blocks if study.confirm else None,
     )
 
 
 def _metrics(study: Study) -> list[str]:
     """Every metric that a cell of the study may end with."""
-    terms = dict.fromkeys(name for arm in study.arms.values() for name in term_names(arm.method))
+    terms = dict.fromkeys(name for method in variants.methods(study) for name in term_names(method))
     return [
         *METRICS,
         "test.teacher_accuracy",

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator import chains, plan
+from orchestrator import chains, plan, variants
 from orchestrator.analysis.reach import blocks_needed, smallest_p
 from orchestrator.corners import corners, point_with
 from orchestrator.costs import Costs
 from orchestrator.events import SEARCH
 from orchestrator.placement import ANY, SLICE
 from orchestrator.progress import clock
-from orchestrator.study import Arm, Run, Study
-from search_spaces import Point, Space, without
+from orchestrator.record import Record
+from orchestrator.study import Arm, Confirm, Run, Study
+from orchestrator.variants import Candidate
+from search_spaces import Point, Space
 
 _MOST_POINTS = 256
 """Points of a space that are looked at. Where there are more, every trial is taken to have a signature of its own."""
+_MOST_VARIED = 1024
+"""Points times variants that are looked at. Where there are more, every variant is taken to have signatures of its own."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tests that are corrected together by Holm, and what they can show at all."""
+
+    name: str
+    size: int
+    smallest_p: float
+    """Two-sided, of the exact sign-flip test with the blocks that there are."""
+    smallest_p_holm: float
+    """The same after the correction, of the first of them."""
+    blocks_needed: int
+    """At which one of them can survive it at 5 %."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,18 @@ class Outline:
     lanes: int
     chips: int
     """That all lanes hold together; 0 where they are parts of no slice."""
+    designs: Mapping[str, tuple[str, ...]]
+    """Kind of an arm to the labels of those that are asked for as such. One arm may be of several kinds."""
+    families: tuple[Family, ...]
+    factorial: str
+    """As in ``2^(4-1), resolution IV``; empty where there is none."""
+    factors: Mapping[str, tuple[str, ...]]
+    """Of the factorial, name to labels of the levels, low first."""
+    runs: int
+    """Of the factorial; some may be one training."""
+    generators: tuple[str, ...]
+    aliases: tuple[str, ...]
+    """The defining relation, and what is aliased with what, in the names of factors."""
 
     @property
     def cells(self) -> int:
@@ -59,9 +89,11 @@ class Outline:
 def outline(study: Study) -> Outline:
     """Counts of a study."""
     search, confirm = study.search, study.confirm
+    factorial = confirm.factorial if confirm else None
+    design = factorial.design if factorial else None
     arms = len(search.spaces) if search else 0
-    confirm_arms = plan.confirm_arms(confirm) if confirm else 0
-    comparisons = max(0, confirm_arms - 1)
+    confirm_arms = len(variants.distinct(study, confirm)) if confirm else 0
+    comparisons = len(variants.planned(study, confirm)) if confirm else 0
     return Outline(
         teachers=chains.teachers(study),
         students=sum(chains.students_of_search(study).values())
@@ -76,7 +108,26 @@ def outline(study: Study) -> Outline:
         compile_signatures=compile_signatures(study),
         lanes=study.run.lanes,
         chips=study.run.lanes * study.run.placement.chips,
+        designs=_designs(study, confirm) if confirm else {},
+        families=_families(confirm, comparisons) if confirm else (),
+        factorial=design.title if design else "",
+        factors={factor.name: tuple(level.label for level in factor.levels) for factor in factorial.factors} if factorial else {},
+        runs=design.runs if design else 0,
+        generators=tuple(map(str, design.generators)) if design else (),
+        aliases=tuple(design.alias_lines()) if design else (),
     )
+
+
+def _designs(study: Study, confirm: Confirm) -> dict[str, tuple[str, ...]]:
+    asked = variants.candidates(study, confirm)
+    found = {kind: tuple(each.label for each in asked if each.kind == kind) for kind in variants.KINDS}
+    return {kind: labels for kind, labels in found.items() if labels}
+
+
+def _families(confirm: Confirm, comparisons: int) -> tuple[Family, ...]:
+    sizes = {"comparisons": comparisons, "effects": len(confirm.factorial.design.effects) if confirm.factorial else 0}
+    p = smallest_p(confirm.blocks)
+    return tuple(Family(name, size, p, min(1.0, size * p), blocks_needed(size)) for name, size in sizes.items() if size)
 
 
 # Compile signatures
@@ -99,7 +150,9 @@ def compile_signatures(study: Study) -> int:
     search, confirm = study.search, study.confirm
     spaces = search.spaces if search else {}
     names = _compared(study)
-    of_teachers = frozenset(_signature_of_teacher(study, study.arms[name]) for name in names)
+    asked = variants.distinct(study, confirm) if confirm else ()
+    taught = [*(study.arms[name] for name in names), *(variants.declared(study, each) for each in asked)]
+    of_teachers = frozenset(_signature_of_teacher(study, arm) for arm in taught)
     reaches = [_Reach(of_teachers, len(of_teachers))]
     unlisted = 0
     for name in names:
@@ -111,10 +164,12 @@ def compile_signatures(study: Study) -> int:
         else:
             each = max(len(_signatures(study, [choice])) for choice in choices)
             reaches.append(_Reach(_signatures(study, choices), trials * each))
-        if confirm is None or name != confirm.base:
-            continue
+        varied = [each for each in asked if each.arm == name and each.values]
         bases = _valid(arm, (point for _, point in corners(arm, space))) if choices is None else choices
-        for new in _of_variants(study, bases, confirm.leave_one_out):
+        if len(bases) * len(varied) > _MOST_VARIED:
+            unlisted += len(varied) * max(len(_signatures(study, [each])) for each in bases)
+            continue
+        for new in _of_variants(study, bases, varied):
             if choices is None:
                 unlisted += new.most
             else:
@@ -122,11 +177,14 @@ def compile_signatures(study: Study) -> int:
     return unlisted + _together(reaches)
 
 
-def _of_variants(study: Study, bases: Sequence[Arm], parts: Sequence[str]) -> Iterator[_Reach]:
-    """Part by part, the signatures that a base without it can have, where they are not the base's own."""
+def _of_variants(study: Study, bases: Sequence[Arm], varied: Sequence[Candidate]) -> Iterator[_Reach]:
+    """Variant by variant, the signatures that it can have where they are not its base's own."""
     before = [_signatures(study, [base]) for base in bases]
-    for part in parts:
-        new = [_signatures(study, [without(base, [part])]) - own for base, own in zip(bases, before, strict=True)]
+    for each in varied:
+        new = [frozenset[str]()]
+        for base, own in zip(bases, before, strict=True):
+            with suppress(ValueError):
+                new.append(_signatures(study, [base.varied(study, each.values)]) - own)
         yield _Reach(frozenset().union(*new), max(map(len, new)))
 
 
@@ -199,10 +257,7 @@ def outline_lines(study: Study, found: Outline, costs: Costs, finished: int) -> 
         )
     if study.confirm is not None:
         lines.append(f"  confirm   {found.confirm_arms} arms x {study.confirm.blocks} blocks = {found.confirm_cells} cells")
-        lines.append(
-            f"  the exact paired test cannot give less than p = {found.smallest_p:.2g} with {study.confirm.blocks} blocks; "
-            f"{found.comparisons} comparisons under Holm's correction need {found.blocks_needed} blocks"
-        )
+        lines += _design_lines(study.confirm, found)
     lines.append(f"  lanes     {_lanes(study.run)}")
     lines.append(
         f"  compile signatures: at most {found.compile_signatures}, so at most {found.compilations} compilations on "
@@ -213,9 +268,40 @@ def outline_lines(study: Study, found: Outline, costs: Costs, finished: int) -> 
     return lines
 
 
+def _design_lines(confirm: Confirm, found: Outline) -> list[str]:
+    lines = []
+    if set(found.designs) - {variants.BASE, variants.LEAVE_ONE_OUT, variants.RIVAL}:
+        lines += [f"    {kind.replace('_', ' ')} ({len(labels)}): {'; '.join(labels)}" for kind, labels in found.designs.items()]
+        asked = sum(len(labels) for labels in found.designs.values())
+        if asked > found.confirm_arms:
+            lines.append(f"    {asked} are asked for, {found.confirm_arms} are different trainings")
+    if found.factorial:
+        factors = ", ".join(f"{name} ({low} / {high})" for name, (low, high) in found.factors.items())
+        lines.append(f"  factorial {found.factorial}: {found.runs} runs of {factors}")
+        lines += [f"    {line}" for line in (*found.generators, *found.aliases)]
+    for family in found.families:
+        lines.append(
+            f"  the exact paired test cannot give less than p = {family.smallest_p:.2g} with {confirm.blocks} blocks; "
+            f"{family.size} {family.name} under Holm's correction need {family.blocks_needed} blocks"
+        )
+    return lines
+
+
+def standing_lines(study: Study, record: Record) -> list[str]:
+    """What stands fixed of the design, and what a launch would add."""
+    design, blocks = record.design, record.blocks
+    if design is None or blocks is None or study.confirm is None:
+        return []
+    lines = [f"  the design is fixed: {design['blocks']} blocks, hash {design['hash'][:16]}"]
+    lines += [f"  {event['name']}: blocks {event['before']} to {event['blocks']}" for event in record.extensions]
+    if study.confirm.blocks > blocks:
+        lines.append(f"  a run would make extension {len(record.extensions) + 1} of it: blocks {blocks} to {study.confirm.blocks}")
+    return lines
+
+
 def _compared(study: Study) -> tuple[str, ...]:
     search, confirm = study.search, study.confirm
-    return tuple(dict.fromkeys((*(search.spaces if search else ()), *((confirm.base, *confirm.against) if confirm else ()))))
+    return tuple(dict.fromkeys((*(search.spaces if search else ()), *(confirm.arms if confirm else ()))))
 
 
 def _lanes(run: Run) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from orchestrator import rungs
 from orchestrator.events import CONFIRM, SEARCH, TEACHER, Role, role_of
 from orchestrator.study import Arm, Confirm, Search, Study
-from search_spaces import Point, Schedule, Value, field_at, flat, is_off, tunables, without
+from search_spaces import Point, Schedule, Value, flat, tunables
 from trainables.folder import name_of
 from trainables.network import Family
 from trainables.recipe import Recipe
@@ -123,11 +123,6 @@ def _of_generation(size: int, search: Search) -> float:
     return spent
 
 
-def confirm_arms(confirm: Confirm) -> int:
-    """Arms of stage two, at most: variants that tuning turns out to have off are skipped."""
-    return 1 + len(confirm.leave_one_out) + len(confirm.against)
-
-
 def confirm_cells(study: Study, confirm: Confirm, arms: Mapping[str, Arm]) -> tuple[Cell, ...]:
     """Every arm on every block that tuning never saw, block by block. These alone open the test split."""
     return tuple(
@@ -135,53 +130,3 @@ def confirm_cells(study: Study, confirm: Confirm, arms: Mapping[str, Arm]) -> tu
         for index in range(confirm.blocks)
         for name, arm in arms.items()
     )
-
-
-@dataclass(frozen=True)
-class Variants:
-    """The arms of stage two, base first, and what was left out with the reason."""
-
-    arms: Mapping[str, Arm]
-    skipped: tuple[tuple[str, str], ...]
-
-
-def variants(confirm: Confirm, tuned: Mapping[str, Arm]) -> Variants:
-    """Base, leave-one-out variants and rivals. What would equal the base, or another arm, is skipped and named."""
-    base = tuned[confirm.base]
-    arms = {confirm.base: base}
-    skipped: list[tuple[str, str]] = []
-    known = {_content(base): confirm.base}
-    candidates: list[tuple[str, Arm]] = []
-    for name in confirm.leave_one_out:
-        title = variant_label(base, name)
-        if is_off(base, name):
-            skipped.append((title, f"the tuned {confirm.base} already has {name} off: there is nothing to leave out"))
-        else:
-            candidates.append((title, replace(without(base, [name]), name=title)))
-    candidates += [(rival, tuned[rival]) for rival in confirm.against]
-    for title, arm in candidates:
-        twin = known.setdefault(_content(arm), title)
-        if twin == title:
-            arms[title] = arm
-        else:
-            skipped.append((title, f"it would be the same training as {twin}"))
-    return Variants(arms, tuple(skipped))
-
-
-def variant_label(base: Arm, name: str) -> str:
-    """Name of a leave-one-out variant: what was set to what, as in ``slam, mixing=normalised``."""
-    off: Any = field_at(base, name).off
-    if isinstance(off, Schedule):
-        off = off.kind
-    elif isinstance(off, float):
-        off = f"{off:g}"
-    return f"{base.name}, {name.removeprefix('method.')}={off}"
-
-
-def _content(arm: Arm) -> str:
-    teacher = None if arm.teacher is None else [_spelled(arm.teacher.model), _spelled(arm.teacher.recipe)]
-    return json.dumps([*map(_spelled, (*arm.methods, arm.model, arm.recipe)), teacher], sort_keys=True)
-
-
-def _spelled(value: object) -> list[Any]:
-    return [name_of(value), flat(value)]

@@ -16,8 +16,10 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
-from orchestrator.analysis.reach import blocks_needed
-from orchestrator.drafts import NAME_NEED, OF_ARM, Draft, check_left_out, check_steps, is_name, read_arms, read_spaces, warn_of_idle
+from orchestrator import variants
+from orchestrator.confirming import read_confirm
+from orchestrator.designed import check_designs
+from orchestrator.drafts import NAME_NEED, OF_ARM, Draft, check_steps, is_name, read_arms, read_spaces, warn_of_idle
 from orchestrator.errors import StudyError
 from orchestrator.fields import MANY, Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
 from orchestrator.located import MAX_CHARACTERS, Fault, Node, joined, one_line, override_place, quoted, read, written
@@ -103,8 +105,11 @@ def _overridden(document: Node, override: str, number: int, found: list[Fault]) 
 
 def _parts(key: str) -> tuple[str, ...]:
     parts = key.split(".")
-    # Below search.space.ARM a key is a dotted name.
-    return (*parts[:3], ".".join(parts[3:])) if parts[:2] == ["search", "space"] and len(parts) > 4 else tuple(parts)
+    # Below these, keys are dotted names.
+    for above, depth in ((["search", "space"], 3), (["confirm", "one_factor"], 2), (["confirm", "factorial", "factors"], 4)):
+        if parts[: len(above)] == above and len(parts) > depth:
+            return (*parts[:depth], ".".join(parts[depth:]))
+    return tuple(parts)
 
 
 def _put(node: Node, parts: Sequence[str], path: str, new: Node, found: list[Fault]) -> Node:
@@ -144,20 +149,23 @@ def _study(faults: Faults, root: Node) -> Study:
     for arm, draft in drafts.items():
         check_steps(faults, draft, found["arms"].entries[arm], joined("arms", arm))
     warnings = Faults()
-    confirm = None if confirmed is None else _confirm(faults, warnings, confirmed, drafts)
+    own = None if taught_by is None else Teacher(taught_by, taught)
+    confirm = None if confirmed is None else read_confirm(faults, confirmed, drafts, data, own)
     if confirmed is not None:
         _warn_of_arms(warnings, found, drafts, confirm)
     run = read_run(faults, found.get("run", nothing))
     faults.settle()
-    if data is None or taught_by is None:
+    if data is None or own is None:
         raise AssertionError("What is missing has a fault.")
-    _warn_of_idle(warnings, found, drafts, Teacher(taught_by, taught), confirm)
     if search is not None:
         search = replace(search, spaces={name: draft.space for name, draft in drafts.items() if draft.searched})
     arms = {name: draft.arm for name, draft in drafts.items()}
-    return Study(
-        name, question, seed, metric, data, Teacher(taught_by, taught), arms, search, confirm, run, warnings=tuple(warnings.lines())
-    )
+    study = Study(name, question, seed, metric, data, own, arms, search, confirm, run)
+    if confirm is not None and confirmed is not None:
+        check_designs(faults, warnings, study, confirm, confirmed, _misfit)
+        faults.settle()
+    _warn_of_idle(warnings, found, drafts, study)
+    return replace(study, warnings=tuple(warnings.lines()))
 
 
 def _metric(faults: Faults, node: Node) -> Metric:
@@ -243,39 +251,10 @@ def _rungs(faults: Faults, node: Node | None) -> tuple[float, ...]:
     return tuple(rung for rung, _ in rungs)
 
 
-def _confirm(faults: Faults, warnings: Faults, node: Node, drafts: Mapping[str, Draft]) -> Confirm | None:
-    default = Confirm("")
-    found = entries(faults, node, "confirm", [field.name for field in fields(Confirm)], {"base": "the name of an arm"})
-    blocks = single(faults, found.get("blocks"), "confirm.blocks", whole(1, MANY), default.blocks)
-    if not drafts:
-        return None
-    base = single(faults, found.get("base"), "confirm.base", one_of(*drafts), None)
-    against = several(faults, found.get("against"), "confirm.against", one_of(*drafts))
-    left_out = several(faults, found.get("leave_one_out"), "confirm.leave_one_out", words())
-    for path, names in (("confirm.against", against), ("confirm.leave_one_out", left_out)):
-        seen = {base}
-        for name, at in names:
-            if name in seen:
-                faults.need(at, path, f"distinct names, none of them {base}")
-            elif path == "confirm.leave_one_out" and base is not None:
-                check_left_out(faults, drafts[base], name, at, path)
-            seen.add(name)
-    comparisons = len(against) + len(left_out)
-    needed = blocks_needed(comparisons) if comparisons else 1
-    if blocks < needed:
-        place = found["blocks"].place if "blocks" in found else node.place
-        warnings.add(
-            place,
-            "confirm.blocks",
-            f"needs at least {needed} blocks for any of {comparisons} comparisons to reach p <= 0.05 after Holm's correction, but got {blocks}.",
-        )
-    return None if base is None else Confirm(base, tuple(n for n, _ in left_out), tuple(n for n, _ in against), blocks)
-
-
 def _warn_of_arms(warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], confirm: Confirm | None) -> None:
     if confirm is None:
         return
-    compared = (confirm.base, *confirm.against)
+    compared = confirm.arms
     for name, draft in drafts.items():
         place = found["arms"].entries[name].place
         if name not in compared:
@@ -284,13 +263,20 @@ def _warn_of_arms(warnings: Faults, found: Mapping[str, Node], drafts: Mapping[s
             warnings.add(place, joined("arms", name), "needs a search as large as that of the arms it is compared with, but got none.")
 
 
-def _warn_of_idle(
-    warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], teacher: Teacher, confirm: Confirm | None
-) -> None:
+def _warn_of_idle(warnings: Faults, found: Mapping[str, Node], drafts: Mapping[str, Draft], study: Study) -> None:
     """Of a study without faults: what is given but never counts, because the fields that it depends on are never so."""
-    counting = {name: draft.counting(confirm.leave_one_out if confirm and name == confirm.base else ()) for name, draft in drafts.items()}
+    confirm = study.confirm
+    parts = [name for part in confirm.leave_one_out for name in part.fields] if confirm else []
+    counting = {name: draft.counting(parts if confirm and name == confirm.base else ()) for name, draft in drafts.items()}
+    of_teacher = {*flat(study.teacher.model, "model."), *flat(study.teacher.recipe, "recipe.")}
+    for each in variants.distinct(study, confirm) if confirm else ():
+        arm = variants.declared(study, each)
+        for part, value in (("method.", arm.method), ("model.", arm.model), ("recipe.", arm.recipe)):
+            counting[each.arm].update(flat(value, part))
+        taught_by = arm.taught_by(study)
+        of_teacher.update(flat(taught_by.model, "model."), flat(taught_by.recipe, "recipe."))
     warn_of_idle(warnings, found["student"], "student", set().union(*counting.values()))
-    warn_of_idle(warnings, found["teacher"], "teacher", {*flat(teacher.model, "model."), *flat(teacher.recipe, "recipe.")})
+    warn_of_idle(warnings, found["teacher"], "teacher", of_teacher)
     for name, node in found["arms"].entries.items():
         networks = {key: inner for key, inner in node.entries.items() if key in ("recipe", "model")}
         method = {key: inner for key, inner in node.entries.items() if key not in OF_ARM}

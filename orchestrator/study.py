@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.events import CONFIRM, SEARCH
+from orchestrator.levels import Factor, Factorial, Part
 from orchestrator.placement import ANY, Placement
 from search_spaces import Choice, Space, Tunable, Value, changed, flat, nested, tunables
 from trainables.device import seed_of
@@ -43,6 +44,8 @@ class Arm:
     """Students in its chain, each taught by the one before, all with this recipe and network; its cells are the last of them."""
     teacher: Teacher | None = None
     """Of the first student; None for the study's. A block's seeds are shared, so arms with different teachers differ by them alone."""
+    data: Source | None = None
+    """What it is trained on; None for the study's data."""
 
     @property
     def methods(self) -> tuple[Distiller[Any], ...]:
@@ -53,14 +56,32 @@ class Arm:
         """The arm with a point of its space applied; KeyError or ValueError as ``search_spaces.changed``."""
         return changed(self, point)
 
+    def varied(self, study: Study, values: Mapping[str, Any]) -> Self:
+        """The arm with dotted names set, which may start with teacher or data as well; KeyError or ValueError as ``changed``."""
+        parts: dict[str, dict[str, Any]] = {"": {}, "data": {}, "teacher.model": {}, "teacher.recipe": {}}
+        for name, value in values.items():
+            prefix = next((prefix for prefix in parts if prefix and f"{name}.".startswith(f"{prefix}.")), "")
+            parts[prefix][name.removeprefix(prefix).removeprefix(".")] = value
+        found = changed(self, parts[""])
+        teacher = self.taught_by(study)
+        if parts["teacher.model"] or parts["teacher.recipe"]:
+            model = parts["teacher.model"].pop("", teacher.model)
+            teacher = Teacher(changed(model, parts["teacher.model"]), changed(teacher.recipe, parts["teacher.recipe"]))
+            found = replace(found, teacher=teacher)
+        return replace(found, data=changed(self.source(study), parts["data"])) if parts["data"] else found
+
     def trial(self, study: Study, block: Block, opens_test: bool) -> Trial:
         """The training of this arm on a block of a study."""
         *earlier, last = self.methods
-        return Trial(study.data, block, self.model, self.recipe, last, self.taught_by(study), opens_test, tuple(earlier))
+        return Trial(self.source(study), block, self.model, self.recipe, last, self.taught_by(study), opens_test, tuple(earlier))
 
     def taught_by(self, study: Study) -> Teacher:
         """The teacher of its first student."""
         return self.teacher or study.teacher
+
+    def source(self, study: Study) -> Source:
+        """What it is trained on."""
+        return self.data or study.data
 
 
 @dataclass(frozen=True)
@@ -101,14 +122,38 @@ class Search:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Stage two: the tuned base, variants with one part off, and tuned rivals, over blocks that tuning never saw."""
+    """Stage two: the tuned base, what the designs make of it, and tuned rivals, over blocks that tuning never saw."""
 
     base: str
-    leave_one_out: tuple[str, ...] = ()
-    """Dotted names of parts of the base arm."""
+    leave_one_out: tuple[Part, ...] = ()
+    """Of the base, each off in one variant."""
     against: tuple[str, ...] = ()
     """Names of rival arms."""
     blocks: int = 10
+    add_one_in: tuple[Part, ...] = ()
+    """Of the base, all off in a reference arm, and each alone as tuned in a variant that is compared with it."""
+    one_factor: tuple[Factor, ...] = ()
+    """Each level of each makes a variant of the base."""
+    factorial: Factorial | None = None
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Names of the arms that it starts from, the base first."""
+        factors = (*self.one_factor, *(self.factorial.factors if self.factorial else ()))
+        levels = (level.arm for factor in factors for level in factor.levels if level.arm is not None)
+        return tuple(dict.fromkeys((self.base, *self.against, *levels)))
+
+    def to_json(self) -> dict[str, Any]:
+        """All that counts, in an order of its own; designs that are not asked for are left out."""
+        found: dict[str, Any] = {"base": self.base, "against": sorted(self.against), "blocks": self.blocks}
+        found["leave_one_out"] = sorted((part.to_json() for part in self.leave_one_out), key=str)
+        if self.add_one_in:
+            found["add_one_in"] = sorted((part.to_json() for part in self.add_one_in), key=str)
+        if self.one_factor:
+            found["one_factor"] = sorted(factor.to_json() for factor in self.one_factor)
+        if self.factorial:
+            found["factorial"] = self.factorial.to_json()
+        return found
 
 
 @dataclass(frozen=True)
@@ -186,9 +231,15 @@ class Study:
             "teacher": _content_of_teacher(self.teacher),
             "arms": {name: [*_content_of_arm(arm), *_content_of_teacher(arm.taught_by(self))] for name, arm in self.arms.items()},
             "search": None if self.search is None else _search_json(self.search),
-            "confirm": None if self.confirm is None else _confirm_json(self.confirm),
+            "confirm": None if self.confirm is None else self.confirm.to_json(),
         }
         return _hash(content)
+
+    def is_that_of(self, launch: Mapping[str, Any]) -> bool:
+        """Whether a study event tells of this study. The blocks of stage two may be others: that extends it."""
+        blocks = launch.get("blocks")
+        alike = self if self.confirm is None or blocks is None else replace(self, confirm=replace(self.confirm, blocks=int(blocks)))
+        return bool(launch["fingerprint"] == alike.fingerprint)
 
     @property
     def space_fingerprint(self) -> str:
@@ -210,6 +261,7 @@ class Study:
         yield from (("data.source", "string"), ("model.family", "string"), ("method.name", "string"), ("teacher.model.family", "string"))
         yield from (("chain", "string"), ("chain.steps", "int64"))
         parts: list[tuple[str, Any]] = [("data.", self.data)]
+        parts += self._parts_of_levels()
         # The cell that trains a teacher has the teacher's network as its own.
         for teacher in (self.teacher, *(arm.teacher for arm in self.arms.values() if arm.teacher is not None)):
             for prefix in ("", "teacher."):
@@ -219,6 +271,16 @@ class Study:
         for prefix, value in parts:
             for name, declared, _ in _leaves(value):
                 yield from ((prefix + name, column) for column in _columns_of(declared))
+
+    def _parts_of_levels(self) -> Iterator[tuple[str, Any]]:
+        """Methods and networks that only levels have."""
+        factorial = self.confirm.factorial if self.confirm else None
+        factors = (*(self.confirm.one_factor if self.confirm else ()), *(factorial.factors if factorial else ()))
+        for name, value in (pair for factor in factors for level in factor.levels for pair in level.values):
+            if isinstance(value, Distiller | Family):
+                yield f"{name}.", value
+                if name == "teacher.model":  # the cell that trains it has it as its own
+                    yield "model.", value
 
     def skeleton_json(self) -> dict[str, Any]:
         """What the study comes to, for machines: every value spelled out, no text of the file."""
@@ -240,7 +302,7 @@ class Study:
                 for name, arm in self.arms.items()
             },
             "search": None if self.search is None else _search_json(self.search),
-            "confirm": None if self.confirm is None else asdict(self.confirm),
+            "confirm": None if self.confirm is None else self.confirm.to_json(),
             "run": asdict(self.run),
             "parameters": self.parameters,
             "warnings": list(self.warnings),
@@ -288,10 +350,6 @@ def _widest(columns: set[str]) -> str:
 def _search_json(search: Search) -> dict[str, Any]:
     rest = {name: value for name, value in vars(search).items() if name != "spaces"}
     return {**rest, "rungs": list(search.rungs), "spaces": {name: space.to_json() for name, space in search.spaces.items()}}
-
-
-def _confirm_json(confirm: Confirm) -> dict[str, Any]:
-    return {**asdict(confirm), "leave_one_out": sorted(confirm.leave_one_out), "against": sorted(confirm.against)}
 
 
 def _network_json(model: Family, recipe: Recipe) -> dict[str, Any]:

@@ -9,64 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 
-from orchestrator import chains, plan
-from orchestrator.events import SEARCH, Event, Role, cell_event, choice_event, role_of, row_event
+from orchestrator import chains, plan, variants
+from orchestrator.cells import Standing
+from orchestrator.events import SEARCH, Event, cell_event, choice_event, role_of, row_event
+from orchestrator.fixed import fixing
 from orchestrator.plan import Cell
 from orchestrator.record import Record
 from orchestrator.study import Arm, Confirm, Study
 from orchestrator.tuning import END, Arrivals, Candidate, Generations, Hooks, Tuning, proposals_of
 from trainables.status import FAILED, FAILURES, OK, PREEMPTED, RUNNING, STOPPED
 from trainables.trial import Leg, Row
-
-
-@dataclass
-class Standing:
-    """Where a cell stands."""
-
-    cell: Cell
-    needs: tuple[Standing, ...]
-    """What must be finished before it starts, its teacher before others."""
-    rungs: tuple[float, ...] = ()
-    """Where its legs end, before the end of the training: the same whoever asks for it."""
-    claims: dict[Role, float] = field(default_factory=dict)
-    """How far the proposals that it belongs to may train, by what it is for them."""
-    is_whole: bool = False
-    """Whether it runs to the end, whatever becomes of proposals."""
-    is_needed: bool = False
-    """Whether other cells need it."""
-    keeps: bool = False
-    """Whether its network is kept for them."""
-    progress: float = 0.0
-    """Of the last rung, or the end. A leg that was preempted got further, which counts for nothing here."""
-    status: str | None = None
-    """A final status, or None."""
-    attempt: int = 1
-    in_flight: bool = False
-    levels: dict[float, Mapping[str, float]] = field(default_factory=dict)
-    """Metrics by progress of rung or end."""
-
-    @property
-    def goal(self) -> float:
-        """How far it may train now."""
-        return END if self.is_whole else max(self.claims.values(), default=0.0)
-
-    @property
-    def until(self) -> float:
-        """Where its next leg ends."""
-        return min((rung for rung in (*self.rungs, self.goal) if rung > self.progress), default=self.goal)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether a lane may take it now."""
-        return not self.in_flight and self.progress < self.goal and all(needed.status == OK for needed in self.needs)
-
-    @property
-    def waits_for_teacher(self) -> bool:
-        """Whether a network that is no student is still to be trained before it."""
-        return any(needed.status != OK and (needed.cell.method is None or needed.waits_for_teacher) for needed in self.needs)
 
 
 class Sweep:
@@ -82,7 +36,7 @@ class Sweep:
         """In plan order."""
         self._open: dict[str, Standing] = {}
         """Those without a final status, in the same order."""
-        self.variants: plan.Variants | None = None
+        self.variants: variants.Variants | None = None
         """The arms of stage two, once tuning has chosen."""
         self._record = record
         self._events: list[Event] = []
@@ -100,8 +54,7 @@ class Sweep:
         self._settle()
         if study.confirm is not None:
             # Their seeds are known already, so they fill lanes that wait for a generation to end.
-            names = (study.confirm.base, *study.confirm.against)
-            for cell in plan.confirm_cells(study, study.confirm, {name: study.arms[name] for name in names}):
+            for cell in plan.confirm_cells(study, study.confirm, {name: study.arms[name] for name in study.confirm.arms}):
                 self._enter_needed(cell.first_teacher)
 
     # -- what is asked of it
@@ -355,7 +308,7 @@ class Sweep:
         confirm = self.study.confirm
         if confirm is None:
             return False
-        return all(name in self._chosen or name not in self._tunings for name in (confirm.base, *confirm.against))
+        return all(name in self._chosen or name not in self._tunings for name in confirm.arms)
 
     def tuned(self, name: str) -> Arm:
         """An arm with its chosen point applied; as declared where it was not searched."""
@@ -363,9 +316,10 @@ class Sweep:
         return arm.changed(self._chosen[name].point) if name in self._chosen else arm
 
     def _open_stage_two(self, confirm: Confirm) -> None:
-        self.variants = plan.variants(confirm, {name: self.tuned(name) for name in (confirm.base, *confirm.against)})
+        self.variants = variants.variants(self.study, confirm, {name: self.tuned(name) for name in confirm.arms})
         for name in self._chosen:
             self._announce(name, self.variants.skipped if name == confirm.base else ())
+        self._events += fixing(self.study, confirm, self.variants, self._record)
         for cell in plan.confirm_cells(self.study, confirm, self.variants.arms):
             self._enter(cell)
 
@@ -387,7 +341,7 @@ class Sweep:
             if search is not None and not tuning.all_proposed:
                 count += (search.trials - len(tuning.candidates)) * search.blocks * (1 + self._students_before[name])
         if confirm is not None and self.variants is None and not self.problems:
-            count += (plan.confirm_arms(confirm) + self._students_of_confirm) * confirm.blocks
+            count += self._cells_of_confirm * confirm.blocks
         return count
 
     @cached_property
@@ -395,5 +349,7 @@ class Sweep:
         return {name: chains.students_at_most(self.study, self.study.arms[name]) for name in self._tunings}
 
     @cached_property
-    def _students_of_confirm(self) -> int:
-        return chains.students_of_confirm(self.study, self.study.confirm) if self.study.confirm else 0
+    def _cells_of_confirm(self) -> int:
+        """Of stage two on one block, the students that they need among them, at most."""
+        study, confirm = self.study, self.study.confirm
+        return len(variants.distinct(study, confirm)) + chains.students_of_confirm(study, confirm) if confirm else 0

@@ -27,6 +27,7 @@ from orchestrator.standing import standing_of
 from orchestrator.study import Study
 from orchestrator.sweep import Sweep
 from orchestrator.table import same, trials_frame
+from orchestrator.variants import variants
 from tests.synthetic import Synthetic, score
 from trainables.methods.selfdistillation import SelfDistillation
 from trainables.status import OK
@@ -138,7 +139,7 @@ def test_variants_keep_steps_and_teacher_and_equal_trainings_are_one(tiny_study_
     leave = "confirm={base: c, leave_one_out: [method.truth_share], blocks: 2}"
     study = study_of(tiny_study_text, ["search=null", f"arms={arms}", leave])
     assert study.confirm is not None
-    found = plan.variants(study.confirm, study.arms).arms
+    found = variants(study, study.confirm, study.arms).arms
     assert list(found) == ["c", "c, truth_share=0"]
     assert [(arm.steps, arm.taught_by(study).recipe.epochs) for arm in found.values()] == [(2, 3)] * 2
     assert [method.truth_share for method in found["c, truth_share=0"].methods] == [0.0, 0.0]  # type: ignore[attr-defined] # a SelfDistillation
@@ -146,12 +147,14 @@ def test_variants_keep_steps_and_teacher_and_equal_trainings_are_one(tiny_study_
     alone = "{method: selfdistillation, share_over_steps: {kind: linear}}"
     single = study_of(tiny_study_text, ["search=null", f"arms={{c: {alone}}}", leave.replace("truth_share", "share_over_steps")])
     assert single.confirm is not None
-    assert plan.variants(single.confirm, single.arms).skipped == (("c, share_over_steps=constant", "it would be the same training as c"),)
+    assert variants(single, single.confirm, single.arms).skipped == (
+        ("c, share_over_steps=constant", "it would be the same training as c"),
+    )
     # Same method, other teacher or longer chain: another arm.
     twins = "{a: {method: lskd}, b: {method: lskd, teacher: {recipe: {epochs: 3}}}, c: {method: lskd, steps: 2}}"
     study = study_of(tiny_study_text, ["search=null", f"arms={twins}", "confirm={base: a, against: [b, c], blocks: 2}"])
     assert study.confirm is not None
-    assert list(plan.variants(study.confirm, study.arms).arms) == ["a", "b", "c"]
+    assert list(variants(study, study.confirm, study.arms).arms) == ["a", "b", "c"]
 
 
 # Counts

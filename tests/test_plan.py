@@ -9,6 +9,7 @@ import pytest
 from orchestrator import plan
 from orchestrator.reading import read_study, study_of
 from orchestrator.study import Arm, Study
+from orchestrator.variants import variants
 from search_spaces import Schedule, changed
 from trainables.data.digits import Digits
 from trainables.methods.slam import SLaM
@@ -33,7 +34,7 @@ def tuned(study: Study, **points: dict[str, object]) -> dict[str, Arm]:
 def test_variants_are_the_base_with_one_part_at_its_off_value(digits: Study) -> None:
     assert digits.confirm is not None
     moving = {"method.accuracy_ramp.kind": "linear", "method.accuracy_ramp.start": 0.1, "recipe.schedule.kind": "cosine"}
-    found = plan.variants(digits.confirm, tuned(digits, slam=moving))
+    found = variants(digits, digits.confirm, tuned(digits, slam=moving))
     assert list(found.arms) == [
         "slam",
         "slam, lower_bound=0",
@@ -52,7 +53,7 @@ def test_variants_are_the_base_with_one_part_at_its_off_value(digits: Study) -> 
 
 def test_what_tuning_left_off_is_skipped_with_the_reason(digits: Study) -> None:
     assert digits.confirm is not None
-    found = plan.variants(digits.confirm, tuned(digits, slam={"method.mixing": "normalised", "method.k_rule": "fixed"}))
+    found = variants(digits, digits.confirm, tuned(digits, slam={"method.mixing": "normalised", "method.k_rule": "fixed"}))
     reasons = dict(found.skipped)
     assert set(reasons) == {
         "slam, mixing=normalised",
@@ -67,7 +68,7 @@ def test_what_tuning_left_off_is_skipped_with_the_reason(digits: Study) -> None:
 def test_an_arm_that_would_be_another_one_is_not_trained_twice(tiny_study_text: str) -> None:
     study = study_of(tiny_study_text.replace("vanilla: {method: vanilla}", "vanilla: {method: slam, lower_bound: 0.0}"))
     assert study.confirm is not None
-    found = plan.variants(study.confirm, tuned(study))
+    found = variants(study, study.confirm, tuned(study))
     assert list(found.arms) == ["slam", "slam, lower_bound=0"]
     assert found.skipped == (("vanilla", "it would be the same training as slam, lower_bound=0"),)
 

@@ -26,6 +26,7 @@ from orchestrator.analysis.reach import blocks_needed
 from orchestrator.drafts import Draft, check_left_out
 from orchestrator.errors import StudyError
 from orchestrator.fields import Faults, domain_of
+from orchestrator.levels import Part
 from orchestrator.located import Node, Place
 from orchestrator.reading import _misfit, read_study, study_of
 from orchestrator.study import CONFIRM, METRICS, SAMPLERS, SEARCH, Study, _columns_of, _widest
@@ -146,9 +147,8 @@ def test_search_and_confirm():
     assert [(c.name, c.values) for c in slam["method.fixed_k"].conditions] == [("method.k_rule", ("fixed",))]
     assert slam["recipe.learning_rate"].domain == LogUniform(0.003, 1.0)
     assert search.spaces["vanilla"].names == ("method.temperature", "recipe.learning_rate", "recipe.schedule.kind")
-    assert (confirm.base, confirm.leave_one_out, confirm.against, confirm.blocks) == (
-        "slam", ("method.lower_bound", "recipe.schedule"), ("vanilla",), 10,
-    )  # fmt: skip
+    parts = tuple(Part(name, (name,)) for name in ("method.lower_bound", "recipe.schedule"))
+    assert (confirm.base, confirm.leave_one_out, confirm.against, confirm.blocks) == ("slam", parts, ("vanilla",), 10)
 
 
 def test_what_an_arm_says_of_a_name_replaces_what_all_says():
@@ -419,7 +419,7 @@ FAULTS: list[tuple[str, str, str]] = [
     ("{epochs: 20}", "{epoch: 20}", f"f.yaml:14: arms.vanilla.recipe.epoch: needs to be one of {RECIPE_FIELDS}, but got 'epoch'. Did you mean epochs?"),
     ("lower_bound: 0.4", "accuracy_ramp: {knid: step}", "f.yaml:13: arms.slam.accuracy_ramp.knid: needs to be one of kind, start, end, first, every, factor, warmup, but got 'knid'. Did you mean kind?"),
     ("trials: 24", "trial: 24", "f.yaml:16: search.trial: needs to be one of trials, generation, startup, blocks, rungs, keep, sampler, space, but got 'trial'. Did you mean trials?"),
-    ("base: slam", "base: slam\n  bas: slam", "f.yaml:35: confirm.bas: needs to be one of base, leave_one_out, against, blocks, but got 'bas'. Did you mean base?"),
+    ("base: slam", "base: slam\n  bas: slam", "f.yaml:35: confirm.bas: needs to be one of base, leave_one_out, against, blocks, add_one_in, one_factor, factorial, but got 'bas'. Did you mean base?"),
     ("workers: 1", "worker: 1", "f.yaml:38: run.worker: needs to be one of lanes, workers, lane, topology, device, wandb, wandb_project, storage, retries, training_seconds, but got 'worker'. Did you mean workers?"),
     # missing keys
     ("study: mini\n", "", "f.yaml:1: study: needs a name for the folder of results, but got nothing."),
@@ -1018,7 +1018,7 @@ def check(text: str, *overrides: str) -> Study | None:
             assert columns >= set(trial.config())
             if found.confirm and name == found.confirm.base:
                 for part in found.confirm.leave_one_out:
-                    without(tuned, [part])
+                    without(tuned, part.fields)
     return found
 
 

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from orchestrator import latex
+from orchestrator import markdown as markdowns
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
 from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
@@ -28,7 +29,7 @@ from orchestrator.figures import drawing
 from orchestrator.journal import Journal
 from orchestrator.record import Record, record_of
 from orchestrator.sections import sections
-from orchestrator.sections.forms import Section, Table
+from orchestrator.sections.forms import Section
 from orchestrator.storage import folder_at
 from orchestrator.table import reports_frame, trials_frame
 
@@ -128,14 +129,9 @@ def _html(frames: Frames, written: Sequence[Section], drawn: Mapping[str, Figure
 
 
 def _markdown(frames: Frames, written: Sequence[Section]) -> str:
-    lines = [f"# {_md(frames.facts.name)}", ""]
     question = str(frames.facts.study.get("question") or "")
-    if question:
-        lines += [f"*{_md(question)}*", ""]
-    lines += [f"{_status(frames)}.", ""]
-    for section in written:
-        lines += [f"## {_md(section.title)}", "", *_section(section)]
-    return "\n".join(lines).rstrip() + "\n"
+    lead = [f"*{markdowns.escaped(question)}*"] if question else []
+    return markdowns.document(frames.facts.name, [*lead, f"{_status(frames)}."], written, FIGURES)
 
 
 def to_json(frames: Frames) -> str:
@@ -219,37 +215,6 @@ def _status(frames: Frames) -> str:
     planned, missing, failed = (int(frames.counts[name].sum()) for name in ("planned", "missing", "failed"))
     state = "Complete" if frames.is_complete else "Unfinished"
     return f"{state}: {planned - missing} of {planned} planned cells are in, {failed} of them failed"
-
-
-def _section(section: Section) -> list[str]:
-    lines: list[str] = []
-    for paragraph in section.paragraphs:
-        lines += [_md(paragraph), ""]
-    for picture in section.pictures:
-        lines += [f"![{_md(picture.caption)}]({FIGURES}/{picture.name}.svg)", ""]
-    if section.points:
-        lines += [*(f"- {_md(point)}" for point in section.points), ""]
-    for table in section.tables:
-        lines += [*_table(table), ""]
-    if section.notes:
-        lines += [_md(" ".join(section.notes)), ""]
-    if section.code:
-        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", section.code)), default=0))
-        lines += [f"{fence}yaml", section.code, fence, ""]
-    return lines
-
-
-def _table(table: Table) -> list[str]:
-    rule = [":--" if place < table.names else "--:" for place in range(len(table.columns))]
-    return ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in (table.columns, rule, *table.rows)]
-
-
-_SPECIAL = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "[": "\\[", "]": "\\]"}
-
-
-def _md(text: str) -> str:
-    """Words as Markdown shows them: on one line, and nothing in them is HTML, a link, emphasis or the end of a table cell."""
-    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
 
 
 def _with_code(text: str) -> Markup:

@@ -104,7 +104,7 @@ def versus(a: Frames, b: Frames, tables: tuple[pa.Table, pa.Table] | None = None
     return Versus(
         a=a,
         b=b,
-        asked=_differing(_asked(a), _asked(b)),
+        asked=_differing(_asked(a, b), _asked(b, a)),
         ran=_differing(_ran(a), _ran(b)),
         only_a=tuple(arm for arm in mine if arm not in theirs),
         only_b=tuple(arm for arm in theirs if arm not in mine),
@@ -182,6 +182,8 @@ def _shared(
 def _obstacle(a: Frames, b: Frames, arms: Sequence[str], configs: Sequence[Mapping[str, Mapping[str, Any]]]) -> str | None:
     if not a.summaries or not b.summaries:
         return "one of the studies has no confirm stage yet"
+    if not arms:
+        return "they have no arm in common"
     metrics = [(frames.facts.metric["report"], frames.facts.metric["goal"]) for frames in (a, b)]
     if metrics[0] != metrics[1]:
         return f"they report different metrics: {', to '.join(metrics[0])}, and {', to '.join(metrics[1])}"
@@ -215,9 +217,12 @@ def _configs(frames: Frames) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _asked(frames: Frames) -> dict[str, Any]:
-    """The study file in dotted names, without its name and without how it is run."""
+def _asked(frames: Frames, other: Frames) -> dict[str, Any]:
+    """The study file in dotted names, without its name and how it is run; of arms that the other study has not, the name alone."""
     asked = {name: value for name, value in frames.facts.asked.items() if name not in ("study", "run")}
+    arms, theirs = asked.get("arms"), other.facts.asked.get("arms")
+    if isinstance(arms, Mapping) and isinstance(theirs, Mapping):
+        asked["arms"] = {name: arm if name in theirs else "declared" for name, arm in arms.items()}
     return dict(_flat(asked))
 
 

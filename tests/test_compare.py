@@ -128,6 +128,18 @@ def test_what_was_asked_and_how_it_was_run_is_listed(tmp_path: Path) -> None:
     assert "| version of torch | 2.13.0 | 2.14.0 |" in shown
 
 
+def test_studies_without_a_common_arm_are_compared_in_what_they_asked(tmp_path: Path) -> None:
+    texts = ["arms:\n  slam: {method: slam, targets: hard}\n  x: {method: kd}\n", "arms:\n  slam: {method: slam}\n  y: {method: kd}\n"]
+    a, b = (study(tmp_path / arm, {arm: [0.9, 0.8]}, base=arm, text=text, fingerprint=arm) for arm, text in zip("xy", texts, strict=True))
+    found = both(a, b)
+    assert found.obstacle == "they have no arm in common"
+    assert [(each.name, each.a, each.b) for each in found.asked] == [
+        ("arms.slam.targets", "hard", None),
+        ("arms.x", "declared", None),
+        ("arms.y", None, "declared"),
+    ]
+
+
 def test_settings_of_an_arm_that_differ_are_named(tmp_path: Path) -> None:
     found = both(study(tmp_path / "a", A), study(tmp_path / "b", B, {"recipe.epochs": 24}, fingerprint="beef"))
     assert [(each.name, each.a, each.b) for each in found.shared[0].configured] == [("recipe.epochs", 12, 24)]

@@ -3,9 +3,10 @@
 An importance is never 0, and Optuna's shares add up to 1 on noise too: with 50 trials and six parameters that do nothing,
 the leading one gets .45 on average (docs/importance.md). So every value stands beside what the same trials give when their
 scores are shuffled against their configurations. Each parameter is compared in units of its own null (mean and standard
-deviation over the shuffles), and a parameter is called important only where it exceeds the 95 % quantile of the largest of
-all in a shuffle (Westfall and Young, Resampling-based multiple testing, 1993: the single-step maximum; Phipson and Smyth,
-SAGMB 2010: p counts the trials' own order among the shuffles). So where nothing matters, 5 % of arms claim anything at all.
+deviation over the shuffles), and is called important only where it exceeds a quantile of the largest of all in a shuffle
+(Westfall and Young, Resampling-based multiple testing, 1993: the single-step maximum; Phipson and Smyth, SAGMB 2010: p counts
+the trials' own order among the shuffles). PED-ANOVA and fANOVA see different things, the best trials and all of them, so
+either may show a parameter; each gets half of the 5 %. So where nothing matters, at most 5 % of arms claim anything at all.
 
 Only trials trained to the end count. Those that early stopping gave up have no final score; they are mostly bad, so what made
 them bad (too large a learning rate, say) looks less important than it is. Parameters that exist only under a condition are
@@ -35,13 +36,10 @@ FEWEST = 20
 """Finished trials of an arm, below which nothing is computed: a third of them is too few to tell one distribution from another."""
 BEST = 0.3
 """Share of trials that PED-ANOVA compares with all. Optuna's default is .1, five trials of fifty, and finds far less."""
-SHUFFLES, MANY_SHUFFLES = 119, 199
-"""Of PED-ANOVA where more than ``FEW_ARMS`` arms are judged, and where not; 5 % of either and one is a whole number."""
-FEW_ARMS = 4
-FOREST_SHUFFLES = 19
-"""Of fANOVA, a tenth of a second each: the least with which anything can reach 5 %."""
-FOREST_TRIALS = 200
-"""Finished trials of all judged arms together up to which fANOVA is computed: it takes seconds."""
+SHUFFLES, FOREST_SHUFFLES = 119, 39
+"""Of PED-ANOVA (10 ms each) and of fANOVA (0.1 s): with 39, what exceeds all of them has p = 1/40, half of 5 %."""
+FOREST_TRIALS = 120
+"""Finished trials of all judged arms together up to which fANOVA is computed: 10 s."""
 TREES = 16
 RESAMPLES = 100
 
@@ -54,7 +52,6 @@ class Null:
     """What a value has to exceed, in its own unit."""
     p: tuple[float, ...]
     """Corrected for the number of values: share of shuffles, the trials' own order among them, whose largest is as large."""
-    shuffles: int
 
 
 @dataclass(frozen=True)
@@ -67,23 +64,30 @@ class Importance:
     value: float
     """PED-ANOVA's divergence."""
     share: float
-    """Of the sum over parameters: what Optuna shows."""
+    """Of the sum over parameters: what Optuna would show."""
     low: float
     high: float
     """95 % percentile bootstrap interval of the value, over trials. It leans upward: drawn trials repeat each other."""
     limit: float
-    """What noise exceeds for any parameter at all in 5 % of shuffles."""
-    p: float
-    """Corrected for all parameters of the arm."""
+    """What the largest value of any parameter exceeds on noise, in the share of shuffles that PED-ANOVA is given."""
+    ped_p: float
+    """Of PED-ANOVA, corrected for all parameters of the arm."""
     forest: float | None = None
     """fANOVA's share of variance; None where it was not computed, or does not apply."""
     forest_limit: float | None = None
     forest_p: float | None = None
+    evaluators: int = 1
+    """That the arm was judged by."""
+
+    @property
+    def p(self) -> float:
+        """The smaller of both, corrected for there being two."""
+        return min(1.0, self.evaluators * min(self.ped_p, 1.0 if self.forest_p is None else self.forest_p))
 
     @property
     def is_important(self) -> bool:
-        """Whether PED-ANOVA tells it from noise."""
-        return self.value > self.limit
+        """Whether it is told from noise."""
+        return self.p <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,6 @@ class ArmImportance:
     parameters: tuple[Importance, ...]
     held: tuple[str, ...]
     """Searched parameters with one value in all finished trials."""
-    shuffles: int
     refused: str = ""
     """Why nothing was computed; empty where it was."""
 
@@ -113,9 +116,8 @@ def importances(found: Mapping[str, Sequence[Tried]], goal: str, seed: int) -> t
     """
     finished = {arm: [each for each in tried if each.score is not None] for arm, tried in found.items()}
     judged = [trials for trials in finished.values() if not _refusal(trials)]
-    shuffles = MANY_SHUFFLES if len(judged) <= FEW_ARMS else SHUFFLES
     has_forest = sum(map(len, judged)) <= FOREST_TRIALS
-    return tuple(_of_arm(arm, trials, goal, seed, shuffles, has_forest) for arm, trials in finished.items())
+    return tuple(_of_arm(arm, trials, goal, seed, has_forest) for arm, trials in finished.items())
 
 
 def _refusal(trials: Sequence[Tried]) -> str:
@@ -134,11 +136,11 @@ def _values(trials: Sequence[Tried]) -> dict[str, set[str]]:
     return found
 
 
-def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, shuffles: int, has_forest: bool) -> ArmImportance:
+def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest: bool) -> ArmImportance:
     random = sum(each.proposed_by == RANDOM for each in trials)
     refused = _refusal(trials)
     if refused:
-        return ArmImportance(arm, len(trials), random, (), (), 0, refused)
+        return ArmImportance(arm, len(trials), random, (), (), refused)
     # Here, and not above: importing it loads optuna, which a report without enough trials does not need.
     from orchestrator.analysis.evaluators import Evaluator
 
@@ -153,7 +155,8 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, shuffles: i
         return evaluator.ped_anova(scores, BEST)
 
     measured = divergence(losses)
-    null = null_of(divergence, losses, shuffles, rng)
+    evaluators = 2 if has_forest else 1
+    null = null_of(divergence, losses, SHUFFLES, rng, ALPHA / evaluators)
     low, high = _interval(points, losses, evaluator.names, rng)
     forest = _forest(evaluator, losses, rng, seed) if has_forest else {}
     total = float(measured.sum())
@@ -166,17 +169,18 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, shuffles: i
             low=float(low[place]),
             high=float(high[place]),
             limit=null.limits[place],
-            p=null.p[place],
+            ped_p=null.p[place],
+            evaluators=evaluators,
             **forest.get(name, {}),
         )
         for place, name in enumerate(evaluator.names)
     ]
     parameters.sort(key=lambda each: (each.p, -each.value / (each.limit or math.inf)))
     held = tuple(name for name in values if name not in names)
-    return ArmImportance(arm, len(trials), random, tuple(parameters), held, shuffles)
+    return ArmImportance(arm, len(trials), random, tuple(parameters), held)
 
 
-def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator, alpha: float = ALPHA) -> Null:
+def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator, alpha: float) -> Null:
     """The null of several values that scores give, from shuffled scores.
 
     Args:
@@ -197,7 +201,7 @@ def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, 
     limits = np.where(spread > 0.0, mean + threshold * spread, np.inf)
     above = (largest[None, :] >= ((own - mean) / unit)[:, None]).sum(axis=1)
     p = np.where(spread > 0.0, (1.0 + above) / (shuffles + 1.0), 1.0)
-    return Null(tuple(map(float, limits)), tuple(map(float, p)), shuffles)
+    return Null(tuple(map(float, limits)), tuple(map(float, p)))
 
 
 def _interval(points: Sequence[Mapping[str, Any]], losses: Floats, names: Sequence[str], rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -223,7 +227,7 @@ def _forest(evaluator: Evaluator, losses: Floats, rng: np.random.Generator, seed
         return evaluator.fanova(scores, TREES, seed)[known]
 
     measured = variance(losses)
-    null = null_of(variance, losses, FOREST_SHUFFLES, rng)
+    null = null_of(variance, losses, FOREST_SHUFFLES, rng, ALPHA / 2)
     return {
         evaluator.names[place]: {"forest": float(value), "forest_limit": limit, "forest_p": p}
         for place, value, limit, p in zip(known, measured, null.limits, null.p, strict=True)

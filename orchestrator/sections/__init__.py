@@ -16,11 +16,12 @@ from orchestrator.sections.blocks import absences
 from orchestrator.sections.digest import in_full, in_short
 from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
+from orchestrator.sections.importance import importances
 from orchestrator.sections.learning import learning_curves
 from orchestrator.sections.proofs import proofs
 from orchestrator.sections.references import references
 from orchestrator.sections.reproduce import how_it_was_run, how_to_reproduce
-from orchestrator.sections.tuning import tuning
+from orchestrator.sections.tuning import another_search, compute_matched, tuning
 
 
 def sections(frames: Frames) -> tuple[Section, ...]:
@@ -57,6 +58,7 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield proven
     if frames.tunings:
         yield tuning(frames)
+        yield from (section for section in (compute_matched(frames), another_search(frames), importances(frames)) if section is not None)
     if len(frames.failures):
         yield _failures(frames)
     if frames.limits:

@@ -154,6 +154,7 @@ def to_json(frames: Frames) -> str:
         "arms": [dataclasses.asdict(each) for each in frames.summaries],
         "factorial": None if frames.factorial is None else dataclasses.asdict(frames.factorial),
         "ranking": None if frames.ranking is None else dataclasses.asdict(frames.ranking),
+        "profiles": None if frames.profiles is None else dataclasses.asdict(frames.profiles),
         "learning": [dataclasses.asdict(each) for each in frames.learning],
         "scores": frames.scores.reset_index().to_dict("records"),
         "blocks": frames.teachers.to_dict("records"),

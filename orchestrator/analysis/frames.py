@@ -19,6 +19,7 @@ from orchestrator.analysis.effects import ArmSummary, Comparison, comparisons, l
 from orchestrator.analysis.exploration import Exploration, exploration
 from orchestrator.analysis.factorial import Factorial, of_design
 from orchestrator.analysis.learning import Curve, learning
+from orchestrator.analysis.profiles import Profiles, profiles
 from orchestrator.analysis.ranking import Ranking, ranking
 from orchestrator.analysis.threats import threats
 from orchestrator.analysis.wording import Unit, sentence, unit_of
@@ -163,6 +164,8 @@ class Frames:
     notices: tuple[str, ...]
     limits: tuple[str, ...]
     """What was not varied."""
+    profiles: Profiles | None = None
+    """Treatments over data sets and teachers; None where a study crosses no two of each."""
     learning: tuple[Curve, ...] = ()
     """Of the metric that selects, against progress; empty without the table of reports."""
 
@@ -174,12 +177,12 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         StorageError: a cell of another stage than confirm has a test score, or an arm has two cells for one block.
     """
     _check_sealed(facts, trials)
-    metric, goal = facts.metric["report"], facts.metric["goal"]
+    metric, goal, seed = facts.metric["report"], facts.metric["goal"], int(facts.study["seed"])
     planned = facts.planned_blocks
     try:
         arms = summaries(trials, metric, planned)
         scores = _scores(last_attempts(trials[trials["stage"] == CONFIRM]), f"metric.{metric}", planned)
-        crossed = of_design(facts.design, scores, arms, seed=int(facts.study["seed"]))
+        crossed = of_design(facts.design, scores, arms, seed=seed)
         found = (
             comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"]), pairs=facts.pairs)
             if facts.base in planned
@@ -213,6 +216,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         claims=tuple(sentence(each, unit) for each in found),
         notices=_notices(facts, counts, is_complete),
         limits=(*_limits(facts, counts, searched, held), *threats(facts.cells, facts.pairs, facts.choices)),
+        profiles=profiles(scores, {each["arm"]: each["config"] for each in facts.cells if each["stage"] == CONFIRM}, arms, goal, seed=seed),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
     )
 

@@ -18,6 +18,7 @@ from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.importance import importances
 from orchestrator.sections.learning import learning_curves
+from orchestrator.sections.profiles import over_settings
 from orchestrator.sections.proofs import proofs
 from orchestrator.sections.references import references
 from orchestrator.sections.reproduce import how_it_was_run, how_to_reproduce
@@ -52,6 +53,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _scores(frames)
     if frames.ranking is not None:
         yield _ranked(frames, frames.ranking)
+    if frames.profiles is not None:
+        yield over_settings(frames.profiles, frames.unit, metric["report"])
     if frames.learning:
         yield learning_curves(frames)
     if (proven := proofs(frames)) is not None:

@@ -46,12 +46,24 @@ RESAMPLES = 100
 
 @dataclass(frozen=True)
 class Null:
-    """What shuffled scores say of values: all in units of its own spread."""
+    """What shuffled scores say of several values, each in units of its own null."""
 
-    limits: tuple[float, ...]
-    """What a value has to exceed, in its own unit."""
-    p: tuple[float, ...]
-    """Corrected for the number of values: share of shuffles, the trials' own order among them, whose largest is as large."""
+    mean: Floats
+    spread: Floats
+    """Of each value over the shuffles. One that shuffling does not change says nothing: it is never above its limit."""
+    largest: Floats
+    """Of all values, shuffle by shuffle, in ascending order."""
+
+    def limits(self, alpha: float) -> Floats:
+        """What each value has to exceed; any at all does so in ``alpha`` of shuffles. Infinite where there are too few of them."""
+        place = math.ceil((1.0 - alpha) * (len(self.largest) + 1) - 1e-9)
+        threshold = self.largest[place - 1] if place <= len(self.largest) else math.inf
+        return np.where(self.spread > 0.0, self.mean + threshold * self.spread, np.inf)
+
+    def p(self, values: Floats) -> Floats:
+        """Corrected for their number: share of shuffles, the trials' own order among them, whose largest is as large."""
+        above = (self.largest[None, :] >= _standard(values, self.mean, self.spread)[:, None]).sum(axis=1)
+        return np.where(self.spread > 0.0, (1.0 + above) / (len(self.largest) + 1.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +168,8 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest:
 
     measured = divergence(losses)
     evaluators = 2 if has_forest else 1
-    null = null_of(divergence, losses, SHUFFLES, rng, ALPHA / evaluators)
+    null = null_of(divergence, losses, SHUFFLES, rng)
+    limits, p = null.limits(ALPHA / evaluators), null.p(measured)
     low, high = _interval(points, losses, evaluator.names, rng)
     forest = _forest(evaluator, losses, rng, seed) if has_forest else {}
     total = float(measured.sum())
@@ -168,8 +181,8 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest:
             share=float(measured[place]) / total if total else 1.0 / len(evaluator.names),
             low=float(low[place]),
             high=float(high[place]),
-            limit=null.limits[place],
-            ped_p=null.p[place],
+            limit=float(limits[place]),
+            ped_p=float(p[place]),
             evaluators=evaluators,
             **forest.get(name, {}),
         )
@@ -180,28 +193,22 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest:
     return ArmImportance(arm, len(trials), random, tuple(parameters), held)
 
 
-def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator, alpha: float) -> Null:
-    """The null of several values that scores give, from shuffled scores.
+def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator) -> Null:
+    """The null of several values that scores give.
 
     Args:
         measure: scores, one per configuration, to values.
-        scores: in the order of the configurations.
-        shuffles: how many; at least 1 / alpha - 1 for anything to reach ``alpha``.
+        scores: in any order.
+        shuffles: how many; with fewer than 1 / alpha - 1 nothing can reach alpha.
         rng: of the shuffles.
-        alpha: share of shuffles in which any value at all exceeds its limit, at most.
     """
     drawn = np.array([measure(rng.permutation(scores)) for _ in range(shuffles)])
-    own = measure(scores)
     mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
-    # A value that shuffling does not change says nothing: it is never the largest, and never above its limit.
-    unit = np.where(spread > 0.0, spread, np.inf)
-    largest = np.sort(((drawn - mean) / unit).max(axis=1))
-    place = math.ceil((1.0 - alpha) * (shuffles + 1) - 1e-9)
-    threshold = largest[place - 1] if place <= shuffles else math.inf
-    limits = np.where(spread > 0.0, mean + threshold * spread, np.inf)
-    above = (largest[None, :] >= ((own - mean) / unit)[:, None]).sum(axis=1)
-    p = np.where(spread > 0.0, (1.0 + above) / (shuffles + 1.0), 1.0)
-    return Null(tuple(map(float, limits)), tuple(map(float, p)))
+    return Null(mean, spread, np.sort(_standard(drawn, mean, spread).max(axis=1)))
+
+
+def _standard(values: Floats, mean: Floats, spread: Floats) -> Floats:
+    return (values - mean) / np.where(spread > 0.0, spread, np.inf)
 
 
 def _interval(points: Sequence[Mapping[str, Any]], losses: Floats, names: Sequence[str], rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -227,8 +234,8 @@ def _forest(evaluator: Evaluator, losses: Floats, rng: np.random.Generator, seed
         return evaluator.fanova(scores, TREES, seed)[known]
 
     measured = variance(losses)
-    null = null_of(variance, losses, FOREST_SHUFFLES, rng, ALPHA / 2)
+    null = null_of(variance, losses, FOREST_SHUFFLES, rng)
     return {
-        evaluator.names[place]: {"forest": float(value), "forest_limit": limit, "forest_p": p}
-        for place, value, limit, p in zip(known, measured, null.limits, null.p, strict=True)
+        evaluator.names[place]: {"forest": float(value), "forest_limit": float(limit), "forest_p": float(p)}
+        for place, value, limit, p in zip(known, measured, null.limits(ALPHA / 2), null.p(measured), strict=True)
     }

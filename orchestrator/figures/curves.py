@@ -66,8 +66,8 @@ def tuning_curves(curves: Sequence[TuningCurve], metric: str, unit: Unit) -> Fig
 
 def courses(found: Sequence[Course], named: Sequence[str], metric: str, unit: Unit) -> Figure:
     """Best score so far against trials and against device-seconds; arms that are not ``named`` are thin and grey."""
-    rows = math.ceil(len(named) / 2)
-    head, foot, panel = 0.1 + 0.2 * (rows + (len(found) > len(named))), 0.3, 2.3
+    rows = math.ceil((len(named) + (len(found) > len(named))) / 2)
+    head, foot, panel = 0.2 * rows - 0.05, 0.3, 2.3
     height = head + 2 * panel + foot
     figure = Figure(figsize=(WIDTH, height))
     left, wide = 0.55 / WIDTH, 1.0 - 0.7 / WIDTH

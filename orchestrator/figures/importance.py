@@ -39,8 +39,8 @@ def importance(found: Sequence[ArmImportance]) -> Figure:
             axes.text(0.0, top - ROW * 0.28, parameter.name, fontsize=9, color=INK, va="center", parse_math=False, bbox=ground)
             low, high = parameter.low / parameter.limit, min(parameter.high / parameter.limit, reach)
             axes.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt", zorder=2)
-            face = colour if parameter.is_important else "white"
             for value, mark in zip(_marks(parameter), "oD", strict=False):
+                face = colour if value > 1.0 else "white"
                 axes.scatter([value], [y], s=34, marker=mark, facecolor=face, edgecolor=colour, linewidths=1.5, zorder=3, clip_on=False)
             top -= ROW
     axes.set_yticks([])
@@ -52,7 +52,7 @@ def importance(found: Sequence[ArmImportance]) -> Figure:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
     figure.text(0.5, 0.3 / height, "importance in limits of noise (line at 1)", fontsize=9.5, color=INK, ha="center", va="center")
-    words = "○ PED-ANOVA with its interval ◇ fANOVA filled: told from noise"
+    words = "○ PED-ANOVA with its interval ◇ fANOVA filled: beyond the limit"
     figure.text(0.5, 0.1 / height, words, fontsize=9, color=FAINT, ha="center", va="center")
     return figure
 

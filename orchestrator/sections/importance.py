@@ -59,7 +59,7 @@ def importances(frames: Frames) -> Section | None:
     more = f" The first {len(pictured)} of {len(judged)} arms." if len(pictured) < len(judged) else ""
     caption = (
         "Importance of every parameter in units of its limit of noise, with a bootstrap interval; filled marks right of the line at 1 are "
-        f"told from noise.{more}"
+        f"beyond it.{more}"
     )
     picture = Picture("importance", caption, partial(importance, pictured))
     return Section(

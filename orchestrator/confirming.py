@@ -12,6 +12,8 @@ The form::
         fraction: {resolution: 4}        # or {generators: [method = bound*teacher]}; all combinations without it
       against: [vanilla]
       blocks: 12
+      effect: 1.0                        # seed sd, or 0.5 points: what plan tells the power for
+      correlation: 0.7                   # of arms over blocks, for the same
 
 Whether what is read makes trainings is tried by ``orchestrator.designed``.
 """
@@ -22,15 +24,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from orchestrator.analysis.reach import stated
 from orchestrator.designs import MOST_FACTORS
 from orchestrator.drafts import NAME_NEED, Draft, check_left_out, is_name
-from orchestrator.fields import MANY, Faults, chosen, complaint, entries, filled, fitted, one_of, several, single, whole, words
+from orchestrator.fields import MANY, Faults, Need, chosen, complaint, entries, filled, fitted, one_of, several, single, whole, words
 from orchestrator.fractions import asked_of, read_design
 from orchestrator.levels import HIGH, LOW, OFF, ON, TUNED, Factor, Factorial, Level, Part, shown
-from orchestrator.located import Node, joined, quoted
+from orchestrator.located import Node, Scalar, joined, quoted
 from orchestrator.networks import SMOOTHED
 from orchestrator.study import Confirm
-from search_spaces import Schedule, Tunable, all_names, field_at, nearest
+from search_spaces import Choice, Schedule, Tunable, all_names, field_at, nearest
 from trainables.distiller import Distiller
 from trainables.network import Family
 from trainables.source import Source
@@ -40,6 +43,17 @@ ARM = "arm"
 """Names a factor whose levels are tuned arms."""
 _METHOD, _MODELS = "method", ("model", "teacher.model")
 _PARTS_NEED = "a dotted name, or a group: {NAME: [dotted names]}"
+
+
+def _is_effect(value: Scalar) -> bool:
+    try:
+        return not isinstance(value, bool) and value is not None and bool(stated(value))
+    except ValueError:
+        return False
+
+
+_EFFECT = Need("a size above 0 in seed sd or points, as in 1.0 or 0.5 points", _is_effect)
+_CORRELATION = Need("a number in [0, 1)", lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,10 @@ def read_confirm(faults: Faults, node: Node, drafts: Mapping[str, Draft], data: 
     added = _parts(faults, found.get("add_one_in"), "confirm.add_one_in", drafts[base], is_apart=True)
     one_factor = _one_factor(faults, found.get("one_factor"), "confirm.one_factor", base, grounds)
     factorial = _factorial(faults, found.get("factorial"), "confirm.factorial", base, grounds)
-    return Confirm(base, left_out, tuple(against), blocks, added, one_factor, factorial)
+    effect = single(faults, found.get("effect"), "confirm.effect", _EFFECT, None)
+    correlation = single(faults, found.get("correlation"), "confirm.correlation", _CORRELATION, None)
+    expected = None if effect is None else stated(effect)
+    return Confirm(base, left_out, tuple(against), blocks, added, one_factor, factorial, expected, correlation)
 
 
 # Parts
@@ -208,7 +225,7 @@ def _is_known(faults: Faults, grounds: Sequence[_Ground], name: str, node: Node,
         known = [ARM, *ground.names]
         inner = [each for each in known if each.startswith(f"{name}.")]
         reason = f": name one of {', '.join(inner)}" if inner else ""
-        hint = "" if inner else nearest(name[:100], known)
+        hint = "" if inner else nearest(name[:100], [each for each in known if ("." in each) == ("." in name)])
         faults.add(
             node.place,
             path,
@@ -252,10 +269,11 @@ def _value(faults: Faults, ground: _Ground, name: str, node: Node, path: str) ->
         value = filled(faults, declared.default, given, node.place, path)
         return value if len(faults) == before else None
     need = complaint(declared, node)
+    options = declared.domain.options if isinstance(declared.domain, Choice) else ()
     if need is None and name == "recipe.smoothing" and node.value != 0:
         need = SMOOTHED
     if need is not None:
-        faults.need(node, path, need)
+        faults.need(node, path, need, [each for each in options if isinstance(each, str)])
         return None
     return fitted(declared, node.value)
 

@@ -23,6 +23,7 @@ from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.placement import ANY
 from orchestrator.progress import Pace, Progress, clock
+from orchestrator.proof import prover
 from orchestrator.record import Record, record_of
 from orchestrator.storage import StudyLock, local_path
 from orchestrator.study import METRICS, Study
@@ -101,7 +102,7 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         journal = Journal(folder)
         record = record_of(journal.read())
         _check_same_study(study, launch, record, folder)
-        sweep = Sweep(study, record, asynchronous=launch.asynchronous)
+        sweep = Sweep(study, record, asynchronous=launch.asynchronous, prove=prover(study, record))
         events = sweep.drain()
         if sweep.is_done and not events:
             table.write(record, folder)

@@ -16,6 +16,7 @@ from orchestrator.cells import Standing
 from orchestrator.events import SEARCH, Event, cell_event, choice_event, role_of, row_event
 from orchestrator.fixed import fixing
 from orchestrator.plan import Cell
+from orchestrator.proof import Prove
 from orchestrator.record import Record
 from orchestrator.study import Arm, Confirm, Study
 from orchestrator.tuning import END, Arrivals, Candidate, Generations, Hooks, Tuning, proposals_of
@@ -30,7 +31,8 @@ class Sweep:
     at a rung go on from there.
     """
 
-    def __init__(self, study: Study, record: Record, *, asynchronous: bool = False) -> None:
+    def __init__(self, study: Study, record: Record, *, asynchronous: bool = False, prove: Prove | None = None) -> None:
+        """``prove``: tells of two arms of stage two whether they are different trainings, before it opens."""
         self.study = study
         self.cells: dict[str, Standing] = {}
         """In plan order."""
@@ -38,7 +40,7 @@ class Sweep:
         """Those without a final status, in the same order."""
         self.variants: variants.Variants | None = None
         """The arms of stage two, once tuning has chosen."""
-        self._record = record
+        self._record, self._prove = record, prove
         self._events: list[Event] = []
         self._tunings: dict[str, Tuning] = {}
         self._chosen: dict[str, Candidate] = {}
@@ -316,7 +318,7 @@ class Sweep:
         return arm.changed(self._chosen[name].point) if name in self._chosen else arm
 
     def _open_stage_two(self, confirm: Confirm) -> None:
-        self.variants = variants.variants(self.study, confirm, {name: self.tuned(name) for name in confirm.arms})
+        self.variants = variants.variants(self.study, confirm, {name: self.tuned(name) for name in confirm.arms}, self._prove)
         for name in self._chosen:
             self._announce(name, self.variants.skipped if name == confirm.base else ())
         self._events += fixing(self.study, confirm, self.variants, self._record)

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.designs import LETTERS
 from orchestrator.events import CONFIRM, Event, design_event
 from orchestrator.levels import OFF, Level, Part, shown
+from orchestrator.proof import Proof, Prove, twin_of
 from orchestrator.study import Arm, Confirm, Study
 from search_spaces import Schedule, field_at, is_off, value_at
 from trainables.distiller import Distiller
@@ -175,6 +176,8 @@ class Variants:
     """Of the factorial: arm and levels. Runs that come to the same training have one arm."""
     idle: frozenset[str] = frozenset()
     """Factors of the factorial whose levels make no difference in any run."""
+    proofs: tuple[tuple[str, str, Proof], ...] = ()
+    """Arm, what it was rehearsed beside, and what was found: of the compared pairs, and of every arm that was refused as a no-op."""
 
     def event(self, study: Study, confirm: Confirm, late: bool = False) -> Event:
         """The design event."""
@@ -204,17 +207,24 @@ class Variants:
             factorial=content,
             skipped=self.skipped,
             late=late,
+            proofs=[
+                {"arm": arm, "against": against, "differs": found.differs, "reason": found.reason}
+                for arm, against, found in self.proofs
+                if found.reason
+            ],
         )
 
 
-def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm]) -> Variants:
+def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Prove | None = None) -> Variants:
     """The arms of stage two. What would equal the base, or another arm, is no arm of its own; where it was asked for, it is named.
 
     Args:
         study: what was asked.
         confirm: its stage two.
         tuned: the arms that it starts from, by name, as tuning left them.
+        prove: tells whether an arm is another training than another one; without it, what has another configuration is.
     """
+    refused: dict[str, tuple[str, Proof]] = {}
     arms: dict[str, Arm] = {}
     kinds: dict[str, list[str]] = {}
     skipped: list[tuple[str, str]] = []
@@ -229,11 +239,15 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm]) -> Varian
         except ValueError as error:
             skipped.append((each.label, f"it is no valid configuration after tuning: {error}"))
             continue
+        if content not in known and prove is not None and (same := twin_of(arm, arms, prove)) is not None:
+            known[content], refused[each.label] = same[0], same
         twin = labels[each.label] = known.setdefault(content, each.label)
         if twin == each.label:
             arms[twin] = arm
         if each.kind not in kinds.setdefault(twin, []):
             kinds[twin].append(each.kind)
+        if each.label in refused:
+            skipped.append((each.label, f"the same training as {twin}: {refused[each.label][1].reason}"))
         if not each.against:
             continue
         against = labels.get(each.against)
@@ -241,12 +255,19 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm]) -> Varian
             skipped.append((each.label, f"{each.against}, which it is compared with, is not there"))
         elif _pair(pairs, twin, against):
             compared.append((twin, against, each.kind))
+        elif each.label in refused:
+            continue
         elif twin == against and each.part and all(is_off(tuned[each.arm], name) for name in each.values):
             skipped.append((each.label, f"the tuned {confirm.base} already has {each.part} off: there is nothing to leave out"))
         elif twin != each.label:
             skipped.append((each.label, f"it would be the same training as {twin}"))
     rows = confirm.factorial.design.rows if confirm.factorial else ()
     names = [run_label(confirm, row) for row in rows]
+    idle = _idle(study, confirm, tuned, prove)
+    proofs = [(arm, against, prove(arms[arm], arms[against])) for arm, against, _ in compared] if prove is not None else []
+    proofs += [(label, twin, found) for label, (twin, found) in refused.items()]
+    proofs += [pair for pairs in idle.values() for pair in pairs]
+    skipped += [(f"factor {name}", pairs[0][2].reason) for name, pairs in idle.items() if pairs]
     return Variants(
         confirm.base,
         arms,
@@ -255,32 +276,50 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm]) -> Varian
         tuple(skipped),
         # A run without a valid arm keeps its label, and has no cell.
         tuple((labels.get(name, name), row) for name, row in zip(names, rows, strict=True)),
-        idle_factors(study, confirm, tuned),
+        frozenset(idle),
+        tuple(proofs),
     )
 
 
 def idle_factors(study: Study, confirm: Confirm, arms: Mapping[str, Arm]) -> frozenset[str]:
-    """Factors of the factorial whose levels make no difference to any run, given the arms that it starts from."""
+    """Factors of the factorial whose levels make no difference to the configuration of any run, given the arms that it starts from."""
+    return frozenset(_idle(study, confirm, arms, None))
+
+
+def _idle(study: Study, confirm: Confirm, arms: Mapping[str, Arm], prove: Prove | None) -> dict[str, tuple[tuple[str, str, Proof], ...]]:
+    """Factors whose levels make no difference to any run; where the configuration does not say so, with the proof of each run.
+
+    A run is held against its neighbour, which need not be a run of a fraction.
+    """
     factorial = confirm.factorial
     if factorial is None:
-        return frozenset()
-    known: dict[tuple[int, ...], str | None] = {}
+        return {}
+    known: dict[tuple[int, ...], tuple[Arm, str] | None] = {}
 
-    def content(row: Mapping[str, int]) -> str | None:
+    def made(row: Mapping[str, int]) -> tuple[Arm, str] | None:
         levels = tuple(row.values())
         if levels not in known:
             name, values = _set(study, confirm, factorial.levels(row))
             try:
-                known[levels] = _id(study, arms[name].varied(study, values))
+                arm = replace(arms[name].varied(study, values), name=run_label(confirm, row))
+                known[levels] = arm, _id(study, arm)
             except ValueError:
                 known[levels] = None
         return known[levels]
 
-    return frozenset(
-        name
-        for name in factorial.design.factors
-        if all(content(row) == content({**row, name: -row[name]}) for row in factorial.design.rows)
-    )
+    def proofs(factor: str) -> tuple[tuple[str, str, Proof], ...] | None:
+        found = []
+        for row in factorial.design.rows:
+            run, other = made(row), made({**row, factor: -row[factor]})
+            if (run and run[1]) == (other and other[1]):
+                continue
+            if run is None or other is None or prove is None or (proof := prove(run[0], other[0])).differs:
+                return None
+            found.append((run[0].name, other[0].name, proof))
+        return tuple(found)
+
+    told = {factor: proofs(factor) for factor in factorial.design.factors}
+    return {factor: found for factor, found in told.items() if found is not None}
 
 
 def _id(study: Study, arm: Arm) -> str:

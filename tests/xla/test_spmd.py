@@ -21,6 +21,8 @@ from trainables.trial import Leg
 from trainables.xla import Xla
 
 DEVICES = 4
+_LIMIT_S = 1500.0
+"""Nearly all of it goes into compiling some hundred graphs."""
 METHODS = {**{name: redrawn(STATIC[name], seed=3) for name in NAMES}, "relational, of these tests": Relational()}
 RECIPE = Recipe(epochs=2, batch=18, learning_rate=0.05)
 """Eighteen rows: four devices get five each, two of them filled up."""
@@ -71,14 +73,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]
     """What one device and four found. SPMD is for a whole process, so each has one of its own."""
     folder = tmp_path_factory.mktemp("spmd")
     context = multiprocessing.get_context("spawn")
-    results = {}
-    for devices in (1, DEVICES):
-        process = context.Process(target=_work, args=(devices, str(folder)))
+    processes = {devices: context.Process(target=_work, args=(devices, str(folder)), daemon=True) for devices in (1, DEVICES)}
+    for process in processes.values():
         process.start()
-        process.join(400)
+    for process in processes.values():
+        process.join(_LIMIT_S)
         assert process.exitcode == 0
-        results[devices] = torch.load(Path(folder) / f"{devices}.pt", weights_only=True)
-    return results
+    return {devices: torch.load(Path(folder) / f"{devices}.pt", weights_only=True) for devices in processes}
 
 
 def test_four_devices_are_one_worker(found):

@@ -1,0 +1,215 @@
+"""Importance: nulls against order statistics by hand, Optuna's own numbers, noise that stays noise, and effects that are found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.importance import PedAnovaImportanceEvaluator
+from optuna.trial import create_trial
+from scipy import stats
+
+from orchestrator.analysis import importance
+from orchestrator.analysis.evaluators import Evaluator
+from orchestrator.analysis.importance import FEWEST, Importance, importances, null_of
+from orchestrator.analysis.tried import Tried
+
+
+def points(count: int, seed: int) -> list[dict[str, Any]]:
+    """Four parameters; ``factor`` exists only where the kind is step, ``held`` has one value."""
+    rng = np.random.default_rng(seed)
+    found: list[dict[str, Any]] = []
+    for _ in range(count):
+        kind = str(rng.choice(["constant", "cosine", "step"]))
+        point = {"rate": float(10 ** rng.uniform(-3, 0)), "kind": kind, "order": int(rng.integers(1, 4)), "held": 1.0}
+        found.append(point | ({"factor": float(rng.random())} if kind == "step" else {}))
+    return found
+
+
+def finished(configurations: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[Tried]:
+    return [
+        Tried(number, 0, "random", point, "ok", float(score), 1.0)
+        for number, (point, score) in enumerate(zip(configurations, scores, strict=True))
+    ]
+
+
+def test_limits_and_p_are_those_of_the_largest_by_hand() -> None:
+    # Two values: the first score, and ten times the last one. Both are uniform over the scores on shuffling.
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    measured: list[np.ndarray] = []
+
+    def measure(shuffled: np.ndarray) -> np.ndarray:
+        measured.append(np.array([shuffled[0], 10.0 * shuffled[-1]]))
+        return measured[-1]
+
+    null = null_of(measure, scores, 19, np.random.default_rng(0))
+    drawn = np.array(measured)
+    mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
+    largest = sorted(((drawn - mean) / spread).max(axis=1))
+    assert null.limits(0.05) == pytest.approx(mean + spread * largest[18])
+    assert null.limits(0.1) == pytest.approx(mean + spread * largest[17])
+    assert np.all(np.isinf(null.limits(0.04)))
+    own = np.array([4.0, 50.0])
+    expected = [(1 + sum(each >= value for each in largest)) / 20 for value in (own - mean) / spread]
+    assert null.p(own) == pytest.approx(expected)
+    assert list(null.p(own) <= 0.05) == list(own > null.limits(0.05))
+
+
+def test_a_value_that_shuffling_does_not_change_is_never_beyond_its_limit() -> None:
+    null = null_of(lambda shuffled: np.array([7.0, shuffled[0]]), np.arange(9.0), 19, np.random.default_rng(0))
+    assert null.limits(0.05)[0] == math.inf
+    assert null.p(np.array([7.0, 0.0]))[0] == 1.0
+
+
+def test_values_are_those_of_optuna() -> None:
+    """Told the same ranks by hand, Optuna gives the same divergences; a condition is absence there too."""
+    configurations = points(40, 1)
+    losses = np.random.default_rng(2).standard_normal(40)
+    study = optuna.create_study()
+    ranked = {
+        name: dict(
+            zip(
+                [place for place, point in enumerate(configurations) if name in point],
+                (stats.rankdata([point[name] for point in configurations if name in point]) - 0.5)
+                / sum(name in point for point in configurations),
+                strict=True,
+            )
+        )
+        for name in ("rate", "order", "factor")
+    }
+    for place, (point, loss) in enumerate(zip(configurations, losses, strict=True)):
+        told: dict[str, Any] = {name: float(values[place]) for name, values in ranked.items() if place in values}
+        distributions: dict[str, Any] = {name: FloatDistribution(0.0, 1.0) for name in told}
+        study.add_trial(
+            create_trial(
+                params=told | {"kind": point["kind"]},
+                distributions=distributions | {"kind": CategoricalDistribution(["constant", "cosine", "step"])},
+                value=float(loss),
+            )
+        )
+    expected = PedAnovaImportanceEvaluator(target_quantile=0.3).evaluate(study)
+    evaluator = Evaluator([{name: value for name, value in point.items() if name != "held"} for point in configurations])
+    assert dict(zip(evaluator.names, evaluator.ped_anova(losses, 0.3), strict=True)) == pytest.approx(expected)
+
+
+def test_importance_does_not_hang_on_the_scale_of_a_number() -> None:
+    configurations = points(30, 3)
+    losses = np.random.default_rng(4).standard_normal(30)
+    logarithms = [point | {"rate": math.log(point["rate"])} for point in configurations]
+    for measure in (lambda of: of.ped_anova(losses, 0.3), lambda of: of.fanova(losses, 4, 0)):
+        assert measure(Evaluator(configurations)) == pytest.approx(measure(Evaluator(logarithms)))
+
+
+def test_a_choice_tells_one_from_true() -> None:
+    configurations = [{"mixed": value} for value in (1, True, "1", 1.0) * 6]
+    losses = np.array([0.0 if point["mixed"] is True else 1.0 for point in configurations])
+    same = [{"mixed": value} for value in ("a", "b", "c", "d") * 6]
+    assert Evaluator(configurations).ped_anova(losses, 0.25) == pytest.approx(Evaluator(same).ped_anova(losses, 0.25))
+
+
+def test_fanova_leaves_out_what_some_trials_do_not_have() -> None:
+    evaluator = Evaluator(points(30, 5))
+    assert set(evaluator.everywhere) == {"rate", "kind", "order", "held"}
+    shares = dict(zip(evaluator.names, evaluator.fanova(np.arange(30.0), 4, 0), strict=True))
+    assert shares["factor"] == shares["held"] == 0.0
+    assert shares["rate"] > 0.0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer trees and resamples, and no fANOVA for several arms; the rules stay."""
+    for name, value in (("TREES", 4), ("RESAMPLES", 10), ("FOREST_TRIALS", 60)):
+        monkeypatch.setattr(importance, name, value)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("goal", ["maximise", "minimise"])
+def test_a_parameter_that_matters_is_found_and_no_other(goal: str) -> None:
+    configurations = points(50, 6)
+    noise = np.random.default_rng(7).standard_normal(50)
+    scores = np.array([math.log10(point["rate"]) for point in configurations]) + 0.3 * noise
+    (found,) = importances({"slam": finished(configurations, scores)}, goal, 0)
+    assert (found.arm, found.trials, found.random, found.held, found.refused) == ("slam", 50, 50, ("held",), "")
+    assert [each.name for each in found.parameters if each.is_important] == ["rate"]
+    first = found.parameters[0]
+    assert first.value > first.limit
+    assert first.forest is not None
+    assert first.forest_limit is not None
+    assert first.forest > first.forest_limit
+    assert first.p == pytest.approx(2 * min(1 / 120, 1 / 40))
+    assert first.low <= first.value <= first.high
+    assert sum(each.share for each in found.parameters) == pytest.approx(1.0)
+    by_name = {each.name: each for each in found.parameters}
+    assert by_name["factor"].trials == sum("factor" in point for point in configurations)
+    assert by_name["factor"].forest is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_parameter_under_a_condition_is_found() -> None:
+    configurations = points(90, 8)
+    scores = [3.0 * point["factor"] if "factor" in point else 1.5 for point in configurations]
+    noise = 0.2 * np.random.default_rng(9).standard_normal(90)
+    (found,) = importances({"slam": finished(configurations, scores + noise)}, "maximise", 0)
+    important = {each.name for each in found.parameters if each.is_important}
+    assert "factor" in important
+    assert not important & {"rate", "order"}
+    assert all(each.forest is None and each.evaluators == 1 for each in found.parameters)
+
+
+def test_noise_is_called_important_no_oftener_than_it_should() -> None:
+    """Shuffled scores are noise, and all of their orders as likely: 180 of them against nulls of six sets of points."""
+    claims = []
+    for seed in range(6):
+        rng = np.random.default_rng([10, seed])
+        evaluator = Evaluator(points(24, seed))
+        scores = rng.standard_normal(24)
+
+        def divergence(losses: np.ndarray, evaluator: Evaluator = evaluator) -> np.ndarray:
+            return evaluator.ped_anova(losses, 0.3)
+
+        null = null_of(divergence, scores, 39, rng)
+        claims += [bool((null.p(divergence(rng.permutation(scores))) <= 0.05).any()) for _ in range(30)]
+    # A null of 39 shuffles has a level of Beta(2, 38), .05 ± .035; six of them and 180 draws: .05 ± .022.
+    assert sum(claims) / len(claims) <= 0.05 + 3 * 0.022
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_arguments_give_equal_numbers_whatever_the_other_arms() -> None:
+    configurations = points(22, 11)
+    scores = np.random.default_rng(12).standard_normal(22)
+    slam, few = finished(configurations, scores), finished(configurations[:3], scores[:3])
+    alone, beside = (importances(found, "maximise", 3) for found in ({"slam": slam}, {"few": few, "slam": slam}))
+    assert alone == beside[1:]
+    assert alone[0].parameters[0].low != importances({"slam": slam}, "maximise", 4)[0].parameters[0].low
+
+
+def test_nothing_is_computed_where_it_could_say_nothing() -> None:
+    configurations, scores = points(FEWEST, 13), np.random.default_rng(14).standard_normal(FEWEST)
+    few = finished(configurations, scores)[:-1]
+    # Given up and failed trials have no final score, whatever their number.
+    more = [Tried(99, 0, "tpe", configurations[0], status, None, 1.0) for status in ("stopped", "failed", "missing")]
+    same = finished(configurations, [0.5] * FEWEST)
+    still = finished([{"rate": 0.1}] * FEWEST, scores)
+    found = importances({"few": [*few, *more], "same": same, "still": still}, "maximise", 0)
+    assert [each.refused for each in found] == [
+        "19 finished trials, and 20 are needed",
+        "all finished trials have the same score",
+        "no parameter was varied",
+    ]
+    assert all(each.parameters == () for each in found)
+
+
+def test_two_evaluators_share_the_error() -> None:
+    def judged(ped: float, forest: float | None, evaluators: int) -> Importance:
+        return Importance("rate", 50, 1.0, 1.0, 0.0, 2.0, 1.0, ped, forest, forest, forest, evaluators)
+
+    assert judged(0.04, None, 1).is_important
+    assert not judged(0.04, None, 2).is_important
+    assert not judged(0.04, 0.04, 2).is_important
+    assert judged(0.5, 0.025, 2).is_important
+    assert judged(0.5, 0.8, 2).p == 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from orchestrator.driver import Outcome
+    from orchestrator.outline import Outline
+    from orchestrator.record import Record
     from orchestrator.study import Study
 
 app = typer.Typer(
@@ -93,6 +96,9 @@ def plan(
     lanes: Lanes = None,
     workers: Workers = None,
     device: DeviceName = None,
+    effect: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="tell the power for this effect: 1.0 (seed sd) or '0.5 points'; as confirm.effect")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a study comes to: cells, lanes, graphs to compile, time, what is done already, the smallest p; start nothing."""
@@ -102,18 +108,20 @@ def plan(
     from orchestrator.journal import Journal
     from orchestrator.record import record_of
 
-    found = _read(study, set_, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
+    overrides = [*(set_ or ()), *([] if effect is None else [f"confirm.effect={effect}"])]
+    found = _read(study, overrides, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
     folder = folder_of(found)
     record = record_of(Journal(folder).read())
     if record.study is not None and not found.is_that_of(record.study):
         typer.echo(f"note: {folder} holds the results of another study of this name, which count for nothing here.", err=True)
         record = record_of([])
     counts, spent, finished = outline.outline(found), costs(found, record), len(record.finished)
+    power, lines = _power(found, counts, record)
     if as_json:
-        typer.echo(json.dumps(outline.outline_json(found, counts, spent, finished), indent=2))
+        typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power}, indent=2))
         return
     _warn(found)
-    typer.echo("\n".join([*outline.outline_lines(found, counts, spent, finished), *outline.standing_lines(found, record)]))
+    typer.echo("\n".join([*outline.outline_lines(found, counts, spent, finished), *lines, *outline.standing_lines(found, record)]))
 
 
 @app.command()
@@ -296,6 +304,17 @@ def _read(path: Path, overrides: list[str] | None, **options: Any) -> Study:  # 
     from orchestrator.reading import read_study
 
     return read_study(path, overrides or (), options)
+
+
+def _power(study: Study, counts: Outline, record: Record) -> tuple[list[dict[str, Any]], list[str]]:
+    """Of the stated effect, as data and for the terminal; nothing where none is stated, for it needs scipy."""
+    if study.confirm is None or study.confirm.effect is None:
+        return [], []
+    from orchestrator.analysis.power import power_lines
+    from orchestrator.prospects import prospects
+
+    found = prospects(study, counts, record)
+    return [asdict(each) for each in found], [f"  {line}" for each in found for line in power_lines(each)]
 
 
 def _warn(study: Study) -> None:

@@ -20,6 +20,8 @@ from orchestrator.study import Arm, Confirm, Run, Study
 from orchestrator.variants import Candidate
 from search_spaces import Point, Space
 
+COMPARISONS, EFFECTS = "comparisons", "effects"
+"""Names of the families of tests."""
 _MOST_POINTS = 256
 """Points of a space that are looked at. Where there are more, every trial is taken to have a signature of its own."""
 _MOST_VARIED = 1024
@@ -125,7 +127,7 @@ def _designs(study: Study, confirm: Confirm) -> dict[str, tuple[str, ...]]:
 
 
 def _families(confirm: Confirm, comparisons: int) -> tuple[Family, ...]:
-    sizes = {"comparisons": comparisons, "effects": len(confirm.factorial.design.effects) if confirm.factorial else 0}
+    sizes = {COMPARISONS: comparisons, EFFECTS: len(confirm.factorial.design.effects) if confirm.factorial else 0}
     p = smallest_p(confirm.blocks)
     return tuple(Family(name, size, p, min(1.0, size * p), blocks_needed(size)) for name, size in sizes.items() if size)
 
@@ -294,6 +296,7 @@ def standing_lines(study: Study, record: Record) -> list[str]:
         return []
     lines = [f"  the design is fixed: {design['blocks']} blocks, hash {design['hash'][:16]}"]
     lines += [f"  {event['name']}: blocks {event['before']} to {event['blocks']}" for event in record.extensions]
+    lines += [f"    not trained, or not compared: {label}: {reason}" for label, reason in design["skipped"]]
     if study.confirm.blocks > blocks:
         lines.append(f"  a run would make extension {len(record.extensions) + 1} of it: blocks {blocks} to {study.confirm.blocks}")
     return lines

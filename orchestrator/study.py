@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any, Self
 
+from orchestrator.analysis.reach import Stated
 from orchestrator.events import CONFIRM, SEARCH
 from orchestrator.levels import Factor, Factorial, Part
 from orchestrator.placement import ANY, Placement
@@ -135,6 +136,10 @@ class Confirm:
     one_factor: tuple[Factor, ...] = ()
     """Each level of each makes a variant of the base."""
     factorial: Factorial | None = None
+    effect: Stated | None = None
+    """What the plan tells the power for; it changes no number."""
+    correlation: float | None = None
+    """Of two arms over blocks, for the same, until finished cells tell."""
 
     @property
     def arms(self) -> tuple[str, ...]:

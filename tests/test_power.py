@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from statsmodels.stats.power import TTestPower
+from typer.testing import CliRunner
 
+import search_spaces
+from orchestrator.__main__ import app
 from orchestrator.analysis import power
 from orchestrator.analysis.effects import ArmSummary, Comparison, sign_flip_p
-from orchestrator.analysis.power import ASSUMED, POINTS, SEED_SD, Spread, Stated, power_lines, power_of, powered, seen, stated
+from orchestrator.analysis.power import ASSUMED, Spread, power_lines, power_of, powered, seen
+from orchestrator.analysis.reach import POINTS, SEED_SD, Stated, stated
+from orchestrator.errors import StudyError
+from orchestrator.outline import outline
+from orchestrator.prospects import prospects
+from orchestrator.reading import read_study
+from orchestrator.record import record_of
+from tests.test_report import whole
 
 
 @pytest.mark.parametrize(("blocks", "comparisons"), [(6, 1), (8, 4), (10, 8)])
@@ -122,3 +134,55 @@ def test_the_plan_warns_of_designs_that_cannot_show_what_they_ask() -> None:
     weak = power_lines(powered(Stated(0.5, SEED_SD), 10, 4))
     assert ASSUMED.source in weak[0]
     assert weak[1] == "warning: this design is more likely to miss an effect of 0.5 seed sd than to show it"
+
+
+def test_power_of_a_contrast_of_a_factorial_is_that_of_all_its_runs() -> None:
+    # Sixteen runs: the contrast's variance is 4 (1 - r) / 16, an eighth of a difference's.
+    assert power_of(0.5, 10, 15, 0.4, runs=16) == power_of(0.5 * math.sqrt(8), 10, 15, 0.4)
+    expected = TTestPower().power(0.3 / math.sqrt(4 * 0.6 / 16), nobs=25, alpha=0.05 / 15, alternative="two-sided")
+    assert power_of(0.3, 25, 15, 0.4, runs=16) == pytest.approx(expected, abs=1e-10)
+
+
+DIGITS = Path(search_spaces.__file__).parent / "studies" / "slam_factorial_digits.yaml"
+
+
+def test_a_study_states_the_effect_that_its_plan_tells_the_power_for() -> None:
+    silent = read_study(DIGITS, ["confirm.blocks=10"])
+    study = read_study(DIGITS, ["confirm.blocks=10", "confirm.effect=1.5 sd", "confirm.correlation=0.5"])
+    assert study.fingerprint == silent.fingerprint
+    assert study.confirm is not None
+    assert prospects(silent, outline(silent), record_of([])) == ()
+    compared, crossed = prospects(study, outline(study), record_of([]))
+    assert (compared.what, compared.comparisons, compared.spread.source) == ("comparisons", 7, "declared")
+    assert (crossed.what, crossed.comparisons) == ("effects", 15)
+    assert compared.power == power_of(1.5, 10, 7, 0.5)
+    assert crossed.power == power_of(1.5, 10, 15, 0.5, runs=16)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("effect", "lots"), ("effect", "true"), ("effect", "-1"), ("correlation", "1"), ("correlation", "true")]
+)
+def test_effects_and_correlations_that_are_none_are_faults_of_the_study(key: str, value: str) -> None:
+    with pytest.raises(StudyError, match=f"confirm.{key}: needs"):
+        read_study(DIGITS, [f"confirm.{key}={value}"])
+
+
+def test_what_finished_cells_show_is_used_before_what_is_declared() -> None:
+    study = read_study(DIGITS, ["confirm.effect=1 points", "confirm.correlation=0.5"])
+    scores = {"slam": [0.90, 0.91, 0.93, 0.92], "vanilla": [0.80, 0.82, 0.83, 0.82]}
+    (first, _) = prospects(study, outline(study), record_of(whole(scores)))
+    # In hundredths over 90: 0 1 3 2 with mean 1.5 and squares 5, and over 80: 0 2 3 2 with mean 1.75 and squares 4.75; products 4.5.
+    assert first.spread.correlation == pytest.approx(4.5 / math.sqrt(5 * 4.75))
+    assert first.spread.sd == pytest.approx(math.sqrt(5 / 3) / 100)
+    assert first.in_seed_sd == pytest.approx(1 / math.sqrt(5 / 3))
+    assert first.spread.source == "seen over 4 blocks in 1 comparison"
+
+
+def test_the_plan_prints_power_where_an_effect_is_stated(tmp_path: Path) -> None:
+    runner = CliRunner()
+    given = ["plan", str(DIGITS), "--storage", str(tmp_path)]
+    said = runner.invoke(app, [*given, "--effect", "1.5"]).stdout
+    assert said.count("power: an effect of 1.5 seed sd is shown with probability") == 2
+    assert "power" not in runner.invoke(app, given).stdout
+    found = json.loads(runner.invoke(app, [*given, "--effect", "1.5", "--json"]).stdout)["power"]
+    assert [each["what"] for each in found] == ["comparisons", "effects"]

@@ -1,7 +1,7 @@
 """Power: how likely a planned comparison is to show an effect of a stated size, before anything runs.
 
 Scores of two arms that share their blocks are taken to be normal with the same standard deviation over blocks (the seed sd) and
-a correlation r, so that a difference has sd √(2 (1 − r)) seed sd. The test is the exact sign-flip test at Holm's worst step,
+a correlation r, so that a difference has sd √(2 (1 − r)) seed sd, and a contrast of all N runs of a factorial √(4 (1 − r) / N). The test is the exact sign-flip test at Holm's worst step,
 p < .05 / m: what an effect needs that is the only one. Up to ENUMERATED blocks it is carried out on drawn studies; above, the
 power of Student's test stands for it (noncentral t; Lehmann and Romano, Testing statistical hypotheses, 2005, chapter 15: the
 two agree as blocks grow; at 12 blocks and 8 comparisons it is up to .033 more).
@@ -10,7 +10,6 @@ two agree as blocks grow; at 12 blocks and 8 comparisons it is up to .033 more).
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from orchestrator.analysis.effects import TIE, ArmSummary, Comparison
-from orchestrator.analysis.reach import ALPHA, blocks_needed, smallest_p
+from orchestrator.analysis.reach import ALPHA, POINTS, SEED_SD, Stated, blocks_needed, smallest_p
 from orchestrator.analysis.wording import number
 
 Floats = NDArray[np.float64]
@@ -34,16 +33,6 @@ WANTED = 0.8
 MOST_BLOCKS = 200
 FEWEST_SEEN = 3
 """Blocks from which a standard deviation and a correlation are taken."""
-SEED_SD, POINTS = "seed sd", "points"
-
-
-@dataclass(frozen=True)
-class Stated:
-    """An effect that a study should be able to show."""
-
-    size: float
-    unit: str
-    """"seed sd", or "points": hundredths of the reported metric."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +57,9 @@ class Power:
     stated: Stated
     blocks: int
     comparisons: int
+    """Holm's family."""
+    what: str
+    """Of it: comparisons, or effects of a factorial."""
     spread: Spread
     in_seed_sd: float | None
     """The stated effect in units of the seed sd; None where it is in points and the seed sd is not known."""
@@ -76,22 +68,6 @@ class Power:
     """Blocks with which the effect is shown with probability WANTED; None where more than MOST_BLOCKS are needed."""
     detectable: float | None
     """Effect in seed sd that these blocks show with probability WANTED; None where they can show none."""
-
-
-def stated(text: str | float) -> Stated:
-    """An effect as it is written in a study file or on the command line: ``1``, ``1 sd`` (seed sd) or ``0.5 points``.
-
-    Raises:
-        ValueError: anything else, or no positive finite size.
-    """
-    written = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(|sd|seed sd|point|points|pt)\s*", str(text))
-    try:
-        size = float(written[1]) if written else math.nan
-    except ValueError:
-        size = math.nan
-    if written is None or not (math.isfinite(size) and size > 0.0):
-        raise ValueError(f"A stated effect needs a size > 0 in seed sd or points, as in 1.0 or 0.5 points, but got effect={text!r}.")
-    return Stated(size, POINTS if written[2].startswith("p") else SEED_SD)
 
 
 def seen(summaries: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> Spread | None:
@@ -106,7 +82,7 @@ def seen(summaries: Sequence[ArmSummary], comparisons: Sequence[Comparison]) -> 
     return Spread(sds.get(known[0].base), median(each.correlation for each in known if each.correlation is not None), source)
 
 
-def power_of(effect: float, blocks: int, comparisons: int, correlation: float, alpha: float = ALPHA) -> float:
+def power_of(effect: float, blocks: int, comparisons: int, correlation: float, runs: int = 2, alpha: float = ALPHA) -> float:
     """Probability that one effect is shown among so many comparisons.
 
     Args:
@@ -114,17 +90,18 @@ def power_of(effect: float, blocks: int, comparisons: int, correlation: float, a
         blocks: shared by all arms.
         comparisons: Holm's family.
         correlation: of two arms over blocks, in (-1, 1).
+        runs: that a contrast is made of in a block: the two arms of a comparison, or all runs of a factorial.
         alpha: of the family.
 
     Raises:
         ValueError: an argument outside of what it can be.
     """
-    if blocks < 1 or comparisons < 1 or not -1.0 < correlation < 1.0 or not math.isfinite(effect):
+    if blocks < 1 or comparisons < 1 or runs < 2 or not -1.0 < correlation < 1.0 or not math.isfinite(effect):
         raise ValueError(
-            f"Power needs blocks >= 1, comparisons >= 1, a correlation in (-1, 1) and a finite effect, "
-            f"but got blocks={blocks}, comparisons={comparisons}, correlation={correlation}, effect={effect}."
+            f"Power needs blocks >= 1, comparisons >= 1, runs >= 2, a correlation in (-1, 1) and a finite effect, "
+            f"but got blocks={blocks}, comparisons={comparisons}, runs={runs}, correlation={correlation}, effect={effect}."
         )
-    shift, level = abs(effect) / math.sqrt(2.0 * (1.0 - correlation)), alpha / comparisons
+    shift, level = abs(effect) / math.sqrt(4.0 * (1.0 - correlation) / runs), alpha / comparisons
     if smallest_p(blocks) >= level:
         return 0.0
     if blocks > ENUMERATED:
@@ -134,7 +111,9 @@ def power_of(effect: float, blocks: int, comparisons: int, correlation: float, a
     return float(np.mean(_sign_flip_ps(_noise(blocks) + shift) < level))
 
 
-def powered(effect: Stated, blocks: int, comparisons: int, spread: Spread | None = None) -> Power:
+def powered(
+    effect: Stated, blocks: int, comparisons: int, spread: Spread | None = None, *, runs: int = 2, what: str = "comparisons"
+) -> Power:
     """What a design can be expected to show.
 
     Args:
@@ -142,17 +121,19 @@ def powered(effect: Stated, blocks: int, comparisons: int, spread: Spread | None
         blocks: of the design.
         comparisons: planned ones, or contrasts of a factorial.
         spread: as ``seen``, or declared; ASSUMED where there is none.
+        runs: as in ``power_of``.
+        what: the family is of.
 
     Raises:
         ValueError: as ``power_of``.
     """
     known = spread or ASSUMED
     size = effect.size if effect.unit == SEED_SD else None if not known.sd else effect.size / 100.0 / known.sd
-    detectable = _detectable(blocks, comparisons, known.correlation)
+    detectable = _detectable(blocks, comparisons, known.correlation, runs)
     if size is None:
-        return Power(effect, blocks, comparisons, known, None, None, None, detectable)
-    reached = power_of(size, blocks, comparisons, known.correlation)
-    return Power(effect, blocks, comparisons, known, size, reached, _enough(size, comparisons, known.correlation), detectable)
+        return Power(effect, blocks, comparisons, what, known, None, None, None, detectable)
+    reached = power_of(size, blocks, comparisons, known.correlation, runs)
+    return Power(effect, blocks, comparisons, what, known, size, reached, _enough(size, comparisons, known.correlation, runs), detectable)
 
 
 def power_lines(found: Power) -> list[str]:
@@ -160,7 +141,7 @@ def power_lines(found: Power) -> list[str]:
     effect = f"{found.stated.size:g} {found.stated.unit}"
     if found.stated.unit == POINTS and found.in_seed_sd is not None:
         effect += f" ({number(found.in_seed_sd, 2)} seed sd)"
-    several = "1 comparison" if found.comparisons == 1 else f"{found.comparisons} comparisons"
+    several = f"1 {found.what.removesuffix('s')}" if found.comparisons == 1 else f"{found.comparisons} {found.what}"
     correlation = f"a block correlation of {number(found.spread.correlation, 2)} ({found.spread.source})"
     given = f"{found.blocks} blocks, {several} and {correlation}"
     if found.detectable is None:
@@ -196,19 +177,20 @@ def _sign_flip_ps(differences: Floats) -> Floats:
     return reached
 
 
-def _detectable(blocks: int, comparisons: int, correlation: float) -> float | None:
+def _detectable(blocks: int, comparisons: int, correlation: float, runs: int) -> float | None:
     low, high = 0.0, 1.0
     if smallest_p(blocks) * comparisons >= ALPHA:
         return None
-    while power_of(high, blocks, comparisons, correlation) < WANTED:
+    while power_of(high, blocks, comparisons, correlation, runs) < WANTED:
         low, high = high, 2.0 * high
     while high - low > 0.01 * high:
         middle = (low + high) / 2.0
-        low, high = (low, middle) if power_of(middle, blocks, comparisons, correlation) >= WANTED else (middle, high)
+        low, high = (low, middle) if power_of(middle, blocks, comparisons, correlation, runs) >= WANTED else (middle, high)
     return high
 
 
-def _enough(effect: float, comparisons: int, correlation: float) -> int | None:
+def _enough(effect: float, comparisons: int, correlation: float, runs: int) -> int | None:
     return next(
-        (n for n in range(blocks_needed(comparisons), MOST_BLOCKS + 1) if power_of(effect, n, comparisons, correlation) >= WANTED), None
+        (n for n in range(blocks_needed(comparisons), MOST_BLOCKS + 1) if power_of(effect, n, comparisons, correlation, runs) >= WANTED),
+        None,
     )

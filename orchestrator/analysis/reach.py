@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import re
+from dataclasses import dataclass
+
 ALPHA = 0.05
+SEED_SD, POINTS = "seed sd", "points"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """An effect that a study should be able to show."""
+
+    size: float
+    unit: str
+    """Seed sd, which is the base's standard deviation over blocks, or points: hundredths of the reported metric."""
+
+
+def stated(text: str | float) -> Stated:
+    """An effect as it is written in a study file or on the command line: ``1``, ``1 sd`` (both seed sd) or ``0.5 points``.
+
+    Raises:
+        ValueError: anything else, or no positive finite size.
+    """
+    written = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(|sd|seed sd|point|points)\s*", str(text))
+    try:
+        size = float(written[1]) if written else math.nan
+    except ValueError:
+        size = math.nan
+    if written is None or not (math.isfinite(size) and size > 0.0):
+        raise ValueError(f"A stated effect needs a size above 0 in seed sd or points, as in 1.0 or 0.5 points, but got effect={text!r}.")
+    return Stated(size, POINTS if written[2].startswith("p") else SEED_SD)
 
 
 def smallest_p(blocks: int) -> float:

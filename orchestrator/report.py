@@ -162,6 +162,9 @@ def to_json(frames: Frames) -> str:
         "exploration": dataclasses.asdict(frames.exploration),
         "tuning_equality": equality(frames.tunings),
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
+        "proofs": [
+            {"arm": arm, "against": against, "differs": differs, "reason": reason} for arm, against, differs, reason in facts.proofs
+        ],
         "failures": frames.failures.to_dict("records"),
         "ran": frames.ran,
         "held": frames.held,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from orchestrator import report, table
+from orchestrator import outline, report, table
 from orchestrator.driver import Launch, drive
 from orchestrator.errors import Interrupted
 from orchestrator.events import Event
@@ -154,11 +155,15 @@ def test_a_refused_arm_is_never_trained_and_is_named_in_journal_and_report(tiny_
     kinds = [event["event"] for event in events]
     confirmed = [place for place, event in enumerate(events) if event["event"] == "cell" and event["stage"] == "confirm"]
     assert kinds.index("design") < min(confirmed)
-    text = Path(report.write(tmp_path / "tiny")["md"]).read_text(encoding="utf-8")
+    written = report.write(tmp_path / "tiny")
+    text = Path(written["md"]).read_text(encoding="utf-8")
     assert "## Proof of difference" in text
     assert label in text
     assert "step-0 loss" in text
-    assert study.confirm is not None
+    told = json.loads(Path(written["json"]).read_text(encoding="utf-8"))["proofs"]
+    assert [(each["arm"], each["differs"]) for each in told if not each["differs"]] == [(label, False)]
+    (line,) = (line for line in outline.standing_lines(study, record_of(events)) if label in line)
+    assert "not trained, or not compared" in line
 
 
 @pytest.mark.parametrize("most", [3, 17, 20])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.driver import Outcome
     from orchestrator.outline import Outline
     from orchestrator.record import Record
-    from orchestrator.study import Study
+    from orchestrator.study import Run, Study
 
 app = typer.Typer(
     name="kdsweep",
@@ -149,7 +149,7 @@ def run(
     _warn(found)
     console = _console()
     outcome = drive(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), console)
-    _summarise(outcome, console)
+    _summarise(outcome, found.run, console)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
     raise typer.Exit(outcome.exit_code)
@@ -331,8 +331,9 @@ def _folder(study: str, storage: str | None) -> str:
     return study
 
 
-def _summarise(outcome: Outcome, console: Console) -> None:
+def _summarise(outcome: Outcome, run: Run, console: Console) -> None:
     from orchestrator import report as reports
+    from orchestrator.mirror import mirror_report
 
     found = reports.frames(outcome.folder)
     paths = reports.write(outcome.folder, found)
@@ -341,8 +342,9 @@ def _summarise(outcome: Outcome, console: Console) -> None:
     console.print(reports.effect_table(found))
     for what, path in {"table": f"{outcome.folder}/trials.parquet", **{form: paths[form] for form in ("md", "html", "json")}}.items():
         console.print(f"  {what:<8} {path}", soft_wrap=True)
-    if outcome.mirrored:
-        console.print(outcome.mirrored, soft_wrap=True)
+    mirrored = mirror_report(outcome.folder, run.wandb, run.wandb_project) or outcome.mirrored
+    if mirrored:
+        console.print(mirrored, soft_wrap=True)
 
 
 def main() -> None:

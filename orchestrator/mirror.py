@@ -1,4 +1,4 @@
-"""The mirror, the driver's end: finished cells as W&B runs. W&B is never the truth, and can neither block nor fail a study.
+"""The mirror, the driver's end: finished cells as W&B runs, and the report as one more. W&B is never the truth, and can neither block nor fail a study.
 
 ``Mirror`` starts a process of its own, ``orchestrator.replay``, which reads the journal as it grows and replays each cell
 attempt into a run whose id follows from its content. So a mirror that was killed, or that found W&B down, goes on later
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import hashlib
 import json
 import netrc
 import os
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 ONLINE, OFFLINE, OFF = "online", "offline", "off"
 STATE = "mirror.json"
 """Per target, what is mirrored there: read by the driver, written by the mirroring process alone."""
+REPORT = "report.json"
+"""The report, for machines: what the run of job type ``report`` shows, and what its id follows from."""
+JOB_TYPE = "report"
+"""Of the report's run, and its group: the other runs are grouped by arm, so that W&B shows mean and range of one."""
 BUSY = 3
 """Exit code of a mirroring process that waited in vain for another one of the same study."""
 Entry = dict[str, Any]
@@ -48,6 +53,7 @@ _FOREIGN = (
 class Mirror:
     """Starts the process that mirrors the study at ``folder`` and, in the end, waits for it, but not long.
 
+    With ``report`` it mirrors the report, too, as it stands in the folder by then: one run for each content, of job type ``report``.
     ``answer_s`` is how long W&B may take to start a run, in seconds, before the cell is put back; an upload may take thrice that.
     ``environ`` says which server and which login, as for wandb itself.
 
@@ -56,11 +62,18 @@ class Mirror:
     """
 
     def __init__(
-        self, folder: str | Path, mode: str, project: str, *, answer_s: float = 10.0, environ: Mapping[str, str] = os.environ
+        self,
+        folder: str | Path,
+        mode: str,
+        project: str,
+        *,
+        report: bool = False,
+        answer_s: float = 10.0,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         if mode not in (ONLINE, OFFLINE, OFF):
             raise ValueError(f"A Mirror needs mode to be online, offline or off, but got mode={mode!r}.")
-        self._folder, self._mode = folder, mode
+        self._folder, self._mode, self._with_report = folder, mode, report
         self._target = target_of(mode, project, environ)
         self._directory = directory_of(folder)
         self._child: subprocess.Popen[bytes] | None = None
@@ -70,6 +83,7 @@ class Mirror:
         study = folder if "://" in str(folder) else Path(folder).expanduser().absolute()
         command = [sys.executable, "-P", "-m", "orchestrator.replay", "--study", str(study), "--into", str(self._directory)]
         command += ["--mode", mode, "--project", project, "--answer", str(answer_s)]
+        command += ["--report"] if report else []
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with (self._directory / _LOG).open("ab") as log:
@@ -111,10 +125,15 @@ class Mirror:
         except StorageError as fault:
             return f"W&B: how far the mirror is cannot be told without the journal. {fault}"
         done = sum(is_mirrored(attempt, state.get("cells", {})) for attempt in finished)
-        cells = f"{done} of {len(finished)} cells mirrored"
-        if done == len(finished) and self._mode == OFFLINE:
+        content = report_id(self._folder) if self._with_report else None
+        has_report = content is not None and state.get("report") == content
+        is_all = done == len(finished) and (content is None or has_report)
+        cells = f"{done} of {len(finished)} cells{' and the report' if has_report else ''} mirrored"
+        if content is not None and not has_report:
+            cells += ", the report is not"
+        if is_all and self._mode == OFFLINE:
             return f"W&B: {cells} offline in {self._directory}; upload with `wandb sync {shlex.quote(str(self._directory))}/offline-run-*`"
-        if done == len(finished):
+        if is_all:
             return f"W&B: {cells}" + (f" to {state['url']}" if state.get("url") else "")
         later = f"{cells}; `kdsweep mirror {self._folder}` goes on from there"
         if not is_late and code == BUSY:
@@ -129,7 +148,7 @@ class Mirror:
 def mirror_all(
     folder: str | Path, mode: str, project: str, *, timeout_s: float | None = None, environ: Mapping[str, str] = os.environ
 ) -> str:
-    """Mirror what is missing of the study at ``folder``, and say in a sentence how far it got.
+    """Mirror what is missing of the study at ``folder``, its report included, and say in a sentence how far it got.
 
     Without ``timeout_s`` it may take a minute, and three seconds for every cell that is missing. It ends sooner where W&B
     fails twice running.
@@ -144,7 +163,39 @@ def mirror_all(
     if record.study is None:
         raise StorageError(f"Mirroring needs the folder of a study that was launched, but got folder={str(folder)!r} without a journal.")
     allowed_s = 60.0 + 3.0 * missing(record, folder, mode, project, environ=environ) if timeout_s is None else timeout_s
-    return Mirror(folder, mode, project, environ=environ).finish(allowed_s)
+    return Mirror(folder, mode, project, report=True, environ=environ).finish(allowed_s)
+
+
+def mirror_report(
+    folder: str | Path, mode: str, project: str, *, timeout_s: float = 15.0, environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """Mirror the report at ``folder``, and cells that are missing, for at most ``timeout_s``, and say how far it got.
+
+    None, and nothing is started, where the mirror is off, or the report as it stands was mirrored already. Nothing can make
+    it fail: it says why nothing is mirrored.
+    """
+    from orchestrator.errors import StorageError
+
+    try:
+        content = None if mode == OFF else report_id(folder)
+    except StorageError as fault:
+        return f"W&B: the report is not mirrored. {fault}"
+    known = load(directory_of(folder)).get(target_of(mode, project, environ), {}).get("report")
+    if content is None or content == known:
+        return None
+    return Mirror(folder, mode, project, report=True, environ=environ).finish(timeout_s)
+
+
+def report_id(folder: str | Path) -> str | None:
+    """Of the report in the folder, by its content: the same numbers have the same id. None where there is no report.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    from orchestrator.storage import folder_at
+
+    data = folder_at(folder).read(REPORT)
+    return None if data is None else hashlib.sha256(data).hexdigest()[:20]
 
 
 def missing(record: Record, folder: str | Path, mode: str, project: str, *, environ: Mapping[str, str] = os.environ) -> int:
@@ -242,6 +293,7 @@ def _environment(directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[1])
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, found.get("PYTHONPATH")]))
     found["WANDB_CACHE_DIR"] = str(directory / "cache")  # its service logs there
+    found["WANDB_DATA_DIR"] = str(directory / "data")  # copies of an artifact's files wait there
     found["WANDB_ERROR_REPORTING"] = "false"  # else it calls home, even for an offline run
     return found
 

@@ -19,15 +19,16 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import wandb
 
 from orchestrator.errors import StorageError, StudyLocked
 from orchestrator.events import SEARCH
 from orchestrator.journal import Attempt, Event, Journal, StudyLock, record_of
-from orchestrator.mirror import BUSY, OFFLINE, ONLINE, STATE, is_mirrored, key_of, load, signature, target_of
+from orchestrator.mirror import BUSY, JOB_TYPE, OFFLINE, ONLINE, STATE, is_mirrored, key_of, load, report_id, signature, target_of
 from trainables.status import OK, RUNNING, STOPPED
 
 _POLL_S = 0.2
@@ -66,8 +67,10 @@ class Orders:
 class Replay:
     """Everything that is missing, cell by cell, until there is no more to do or no more time."""
 
-    def __init__(self, study: str, directory: Path, mode: str, project: str, answer_s: float, orders: Orders) -> None:
-        self._journal = Journal(study)
+    def __init__(
+        self, study: str, directory: Path, mode: str, project: str, answer_s: float, orders: Orders, *, with_report: bool = False
+    ) -> None:
+        self._folder, self._journal, self._with_report = study, Journal(study), with_report
         self._directory, self._mode, self._project, self._answer_s, self._orders = directory, mode, project, answer_s, orders
         self._targets = load(directory)
         self._state = self._targets.setdefault(target_of(mode, project), {})
@@ -96,6 +99,8 @@ class Replay:
                 time.sleep(_POLL_S)
             if time.monotonic() >= self._next_save:
                 self._save()
+        if self._with_report and self._study and self._orders.left > 0 and self._running_failures < 2:
+            self._visit_report()
         self._save()
 
     def _save(self) -> None:
@@ -128,32 +133,47 @@ class Replay:
 
     def _visit(self, attempt: Attempt) -> None:
         """Bring one run up to date. What goes wrong is said in mirror.json, and the cell waits for the next time."""
-        study = self._study
-        content = json.dumps([study["study"], study["fingerprint"], attempt.cell, attempt.attempt])
-        run_id = hashlib.sha256(content.encode()).hexdigest()[:20]
+        run_id = self._run_id(attempt.cell, attempt.attempt)
+        if self._is_done(run_id, key_of(attempt), lambda: self._replay(attempt, run_id)):
+            step = attempt.reports[-1]["step"] if attempt.reports else 0
+            self._cells[key_of(attempt)] = {"run": run_id, "step": step, **signature(attempt)}
+
+    def _visit_report(self) -> None:
+        """The report as it stands, once for each content."""
+        content = report_id(self._folder)
+        if content is not None and self._state.get("report") != content:
+            run_id = self._run_id(JOB_TYPE, content)
+            if self._is_done(run_id, JOB_TYPE, lambda: self._publish(run_id)):
+                self._state["report"] = content
+
+    def _run_id(self, *of: object) -> str:
+        content = json.dumps([self._study["study"], self._study["fingerprint"], *of])
+        return hashlib.sha256(content.encode()).hexdigest()[:20]
+
+    def _is_done(self, run_id: str, key: str, bring: Callable[[], None]) -> bool:
+        """Whether a run was brought up to date; if not, mirror.json says why."""
         self._sweep(run_id)
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                self._replay(attempt, run_id)
+                bring()
             # Of a history that the server refuses, wandb says nothing but this, and goes on as if it had arrived.
             if "fatal error while uploading" in said.getvalue().lower():
                 raise ConnectionError
         except Exception as fault:  # noqa: BLE001  # the mirror outlives whatever wandb, disk and network come up with
             self._running_failures += 1
-            self._failures[key_of(attempt)] = self._failures.get(key_of(attempt), 0) + 1
+            self._failures[key] = self._failures.get(key, 0) + 1
             self._state["problem"] = in_our_words(fault)
             self._next_visit = 0.0 if self._orders.is_last else time.monotonic() + min(_LONGEST_PAUSE_S, 2.0**self._running_failures)
             # wandb's service calls a run whose start failed "in use", until the service itself is gone.
             with contextlib.suppress(Exception):
                 wandb.teardown()
-        else:
-            self._running_failures = 0
-            self._state["problem"] = ""
-            step = attempt.reports[-1]["step"] if attempt.reports else 0
-            self._cells[key_of(attempt)] = {"run": run_id, "step": step, **signature(attempt)}
-            if self._mode == ONLINE:
-                self._sweep(run_id)
+            return False
+        self._running_failures = 0
+        self._state["problem"] = ""
+        if self._mode == ONLINE:
+            self._sweep(run_id)
+        return True
 
     def _sweep(self, run_id: str) -> None:
         """Remove the local files of a run: what a mirror that was killed left half done, or what the server has by now."""
@@ -162,22 +182,10 @@ class Replay:
             shutil.rmtree(left, ignore_errors=True)
 
     def _replay(self, attempt: Attempt, run_id: str) -> None:
-        plan, study, is_online = attempt.plan, self._study["study"], self._mode == ONLINE
-        tags = [study, plan["method"], plan["stage"], attempt.status, f"block-{plan['block']}"]
-        run = wandb.init(
-            project=self._project,
-            id=run_id,
-            name=name_of(attempt),
-            group=plan["arm"],
-            job_type=plan["stage"],
-            tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
-            config={**plan["config"], **{name: plan[name] for name in _PLAN}, "study": study},
-            dir=str(self._directory.parent),
-            mode="online" if is_online else "offline",
-            resume="allow" if is_online else None,
-            reinit="create_new",
-            settings=self._settings(),
-        )
+        plan, study = attempt.plan, self._study["study"]
+        tags = (study, plan["method"], plan["stage"], attempt.status, f"block-{plan['block']}")
+        config = {**plan["config"], **{name: plan[name] for name in _PLAN}, "study": study}
+        run = self._started(run_id, name_of(attempt), plan["arm"], plan["stage"], tags, config)
         for report in attempt.reports:
             # The server knows better than mirror.json what of this run arrived. (run.step lags right after a resume.)
             if report["step"] >= run.starting_step:
@@ -185,8 +193,40 @@ class Replay:
         totals = {name: attempt.total(name) for name in ("seconds", "device_seconds")}
         facts = {"status": attempt.status, "progress": attempt.progress, "steps": attempt.steps, "message": attempt.rows[-1]["message"]}
         run.summary.update({**attempt.metrics, **totals, **facts})
-        run.finish(exit_code=0 if attempt.status in (OK, STOPPED, RUNNING) else 1)
-        if is_online and run.project_url:
+        self._finish(run, 0 if attempt.status in (OK, STOPPED, RUNNING) else 1)
+
+    def _publish(self, run_id: str) -> None:
+        from orchestrator.bulletin import Bulletin  # with pyarrow, which cells do without
+
+        bulletin = Bulletin(self._folder)
+        run = self._started(run_id, bulletin.name, JOB_TYPE, JOB_TYPE, bulletin.tags, bulletin.config)
+        bulletin.log(run, self._directory / f"report-{run_id}")
+        self._finish(run, 0)
+        if self._mode == ONLINE:
+            shutil.rmtree(self._directory / "data", ignore_errors=True)  # offline, copies wait here for `wandb sync`
+
+    def _started(
+        self, run_id: str, name: str, group: str, job_type: str, tags: Sequence[str | None], config: Mapping[str, Any]
+    ) -> wandb.Run:
+        is_online = self._mode == ONLINE
+        return wandb.init(
+            project=self._project,
+            id=run_id,
+            name=name,
+            group=group,
+            job_type=job_type,
+            tags=list(dict.fromkeys(tag[:64] for tag in tags if tag)),
+            config=dict(config),
+            dir=str(self._directory.parent),
+            mode="online" if is_online else "offline",
+            resume="allow" if is_online else None,
+            reinit="create_new",
+            settings=self._settings(),
+        )
+
+    def _finish(self, run: wandb.Run, exit_code: int) -> None:
+        run.finish(exit_code=exit_code)
+        if self._mode == ONLINE and run.project_url:
             self._state["url"] = run.project_url
 
     def _settings(self) -> wandb.Settings:
@@ -244,12 +284,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mode", required=True, choices=(ONLINE, OFFLINE))
     parser.add_argument("--project", required=True)
     parser.add_argument("--answer", type=float, default=10.0, help="seconds that W&B may take to start a run")
+    parser.add_argument("--report", action="store_true", help="mirror the report as well, once the last order came")
     given = parser.parse_args(arguments)
     orders = Orders()
     while orders.left > 0:
         try:
             with StudyLock(given.into):
-                Replay(given.study, given.into, given.mode, given.project, given.answer, orders).run()
+                where = (given.study, given.into, given.mode, given.project)
+                Replay(*where, given.answer, orders, with_report=given.report).run()
                 return 0
         except StudyLocked:
             time.sleep(_POLL_S)

@@ -161,6 +161,7 @@ def to_json(frames: Frames) -> str:
         "tuning": [dataclasses.asdict(each) for each in frames.tunings],
         "exploration": dataclasses.asdict(frames.exploration),
         "tuning_equality": equality(frames.tunings),
+        "pictures": [{"name": each.name, "caption": each.caption} for section in sections(frames) for each in section.pictures],
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
         "proofs": [
             {"arm": arm, "against": against, "differs": differs, "reason": reason} for arm, against, differs, reason in facts.proofs

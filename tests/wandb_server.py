@@ -1,4 +1,4 @@
-"""A W&B server on loopback: the part of the protocol that a run needs (GraphQL, file stream, file uploads), with faults on demand.
+"""A W&B server on loopback: the part of the protocol that runs and artifacts need (GraphQL, file stream, uploads), with faults on demand.
 
 Written down from what the client of wandb 0.31 sends. A run's history is kept the way the real server keeps it: a chunk overwrites the lines from
 its ``offset`` on, so a client that starts again at 0 loses nothing only if it sends everything again.
@@ -64,6 +64,20 @@ class ServerRun:
         }
 
 
+@dataclass
+class ServerArtifact:
+    """One artifact as the server knows it."""
+
+    id: str
+    name: str
+    type: str
+    run: str
+    digest: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    is_committed: bool = False
+
+
 class FakeServer:
     """Serves on ``url`` between ``start`` and ``stop``; a later ``start`` takes the same port and still knows the runs.
 
@@ -74,6 +88,9 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.runs: dict[str, ServerRun] = {}
+        self.artifacts: list[ServerArtifact] = []
+        self.files: dict[str, bytes] = {}
+        """Uploaded files of runs, by "RUN/NAME"."""
         self.mode: str | int = OK
         self.stream_mode: str | int = OK
         self.refused: str | None = None
@@ -166,6 +183,8 @@ class FakeServer:
                 answer = self._stream(path.split("/")[-2], json.loads(body))
             else:
                 answer = {}
+                if handler.command == "PUT":
+                    self._keep(path, body)
         _send(handler, 200, answer)
 
     def _graphql(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -181,12 +200,54 @@ class FakeServer:
         if "CreateRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{values['run']}/{name}"} for name in values["files"]]
             return {"data": {"createRunFiles": {"runID": f"bucket-{values['run']}", "uploadHeaders": [], "files": files}}}
+        if "Artifact" in query:
+            return {"data": self._artifact(query, values.get("input") or values)}
         if "ServerFeaturesQuery" in query:
             return {"data": {"serverInfo": {"features": []}}}
         if "query Viewer" in query:
             viewer = {"id": "viewer-1", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "teams": {"edges": []}}
             return {"data": {"viewer": viewer}}
         return {"data": {}}
+
+    def _artifact(self, query: str, values: dict[str, Any]) -> dict[str, Any]:
+        if "createArtifactManifest" in query:
+            where = f"{self.url}/manifest/{values['artifactID']}/{values['name']}"
+            file = {"id": "file-1", "uploadUrl": where, "uploadHeaders": []}
+            return {"createArtifactManifest": {"artifactManifest": {"id": f"manifest-{values['artifactID']}", "file": file}}}
+        if "createArtifactFiles" in query:
+            nodes = [
+                {
+                    "storagePath": None,
+                    "uploadUrl": f"{self.url}/artifact/{file['artifactID']}/{file['name']}",
+                    "uploadHeaders": [],
+                    "uploadMultipartUrls": None,
+                    "artifact": {"id": file["artifactID"]},
+                }
+                for file in values["artifactFiles"]
+            ]
+            return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+        if "commitArtifact" in query:
+            (found,) = (artifact for artifact in self.artifacts if artifact.id == values["artifactID"])
+            found.is_committed = True
+            return {"commitArtifact": {"artifact": {"id": found.id, "digest": found.digest}}}
+        if "createArtifact" in query:
+            known = next((a for a in self.artifacts if (a.name, a.digest) == (values["artifactCollectionName"], values["digest"])), None)
+            if known is None:
+                identity = f"artifact-{len(self.artifacts)}"
+                facts = (values["artifactCollectionName"], values["artifactTypeName"], values["runName"], values["digest"])
+                known = ServerArtifact(identity, *facts, metadata=json.loads(values["metadata"] or "{}"))
+                self.artifacts.append(known)
+            state = "COMMITTED" if known.is_committed else "PENDING"
+            return {"createArtifact": {"artifact": {"id": known.id, "state": state, "artifactSequence": {"latestArtifact": None}}}}
+        return {"project": {"artifact": None}}
+
+    def _keep(self, path: str, body: bytes) -> None:
+        _, kind, owner, name = path.split("/", 3)
+        if kind == "upload":
+            self.files[f"{owner}/{name}"] = body
+        elif kind == "artifact":
+            (found,) = (artifact for artifact in self.artifacts if artifact.id == owner)
+            found.files[name] = body
 
     def _upsert(self, values: dict[str, Any]) -> dict[str, Any]:
         name = values.get("name") or str(values.get("id", "")).removeprefix("bucket-")

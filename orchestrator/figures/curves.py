@@ -83,6 +83,7 @@ def courses(found: Sequence[Course], named: Sequence[str], metric: str, unit: Un
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.tick_params(axis="x", which="minor", length=0)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         for course in sorted(found, key=lambda each: each.arm in named):
             known = [at for at, value in enumerate(course.best) if value is not None]
@@ -90,6 +91,7 @@ def courses(found: Sequence[Course], named: Sequence[str], metric: str, unit: Un
             upright = [(course.best[at] or 0.0) * unit.factor for at in known]
             if course.arm not in named:
                 axes.plot(across, upright, color=FAINT, alpha=0.45, linewidth=0.8, drawstyle="steps-post")
+                axes.scatter(across[-1:], upright[-1:], color=FAINT, s=9, linewidths=0)
                 continue
             colour, dash, mark = SERIES[named.index(course.arm) % len(SERIES)]
             (line,) = axes.plot(
@@ -102,7 +104,7 @@ def courses(found: Sequence[Course], named: Sequence[str], metric: str, unit: Un
         axes.text(1.0, -0.16, label, transform=axes.transAxes, fontsize=9.5, color=INK, ha="right", va="top")
     lines = [handles[arm] for arm in named if arm in handles]
     if len(found) > len(named):
-        lines.append(Line2D([], [], color=FAINT, alpha=0.45, linewidth=0.8, label="others"))
+        lines.append(Line2D([], [], color=FAINT, alpha=0.45, linewidth=0.8, marker="o", markersize=3, label="others"))
     _legend(figure, lines, 1.0 - 0.02 / height, columns=2)
     figure.text(0.02, 0.06 / height, f"upright: best {name_of(metric)} so far{unit.score}", fontsize=9, color=FAINT, ha="left")
     return figure

@@ -78,7 +78,9 @@ def another_search(frames: Frames) -> Section | None:
     refused = _by_reason({curve.arm: curve.refused for curve in found if curve.refused}, len(found))
     level = f"{CONFIDENCE * 100:g} %"
     if not drawn:
-        said = "No curve of the best of k trials is drawn: it takes random trials with a final score."
+        said = "No curve of what the best of k trials would be in another search: that takes random trials with a final score."
+        if any(curve.stopped for curve in found):
+            said += " A search without `rungs` has them."
         return Section("Tuning curves", paragraphs=(said,), points=tuple(refused))
     rows = []
     for curve in drawn:
@@ -132,7 +134,10 @@ def _by_reason(refused: Mapping[str, str], arms: int) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for arm, reason in refused.items():
         reasons.setdefault(reason, []).append(arm)
-    return [f"{f'All {arms} arms' if len(each) == arms > 1 else ', '.join(each)}: {reason}." for reason, each in reasons.items()]
+    return [
+        f"{(f'All {arms} arms' if arms > 2 else 'Both arms') if len(each) == arms > 1 else ', '.join(each)}: {reason}."
+        for reason, each in reasons.items()
+    ]
 
 
 def _reached(course: Course) -> float:
@@ -141,12 +146,15 @@ def _reached(course: Course) -> float:
 
 
 def _named(found: Sequence[Course], budget: float, base: str | None, goal: str) -> list[str]:
-    """Arms whose lines have a name: the base, and those with the best score at the least cost of all; in their order."""
+    """Arms whose lines have a name: the base, the best at the least cost of all, and the best in the end; in their order."""
     sign = 1.0 if goal == "maximise" else -1.0
 
-    def rank(course: Course) -> tuple[bool, bool, float]:
-        best = course.at(budget)[1]
-        return course.arm != base, best is None, 0.0 if best is None else -sign * best
+    def by(scores: Mapping[str, float | None]) -> list[str]:
+        known = {arm: sign * score for arm, score in scores.items() if score is not None}
+        return sorted(known, key=lambda arm: -known[arm])
 
-    best = {course.arm for course in sorted(found, key=rank)[:MOST_COURSES]}
-    return [course.arm for course in found if course.arm in best]
+    early, late = by({course.arm: course.at(budget)[1] for course in found}), by({course.arm: course.best[-1] for course in found})
+    first = [*([base] if base else []), *early[: MOST_COURSES // 2], *late]
+    arms = [course.arm for course in found]
+    best = [arm for arm in dict.fromkeys(first) if arm in arms][:MOST_COURSES]
+    return [arm for arm in arms if arm in best]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -161,6 +162,21 @@ def test_the_document_is_a_study_before_it_is_mutated() -> None:
     # slam; 2 left out; all off and 3 alone; ten levels, of which the arm vanilla is the rival; 8 runs less slam itself.
     assert outline(found).confirm_arms == 1 + 2 + 4 + 10 + 7
     assert outline(found).comparisons == 2 + 3 + 10
+
+
+def test_the_section_that_the_readme_shows_is_valid() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    shown = readme.partition("## Designs\n")[2].partition("```yaml\n")[2].partition("```")[0]
+    found = check(TEXT[: TEXT.index("confirm:")] + shown)
+    assert found is not None
+    assert found.confirm is not None
+    assert {name for name, value in vars(found.confirm).items() if value} >= {
+        "leave_one_out",
+        "add_one_in",
+        "one_factor",
+        "factorial",
+        "against",
+    }
 
 
 @SETTINGS

@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from orchestrator import latex
 from orchestrator import markdown as markdowns
 from orchestrator.analysis.budget import equality
-from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
+from orchestrator.analysis.facts import StudyFacts
+from orchestrator.analysis.frames import Frames, frames_of
 from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
 from orchestrator.errors import StorageError
 from orchestrator.events import Event

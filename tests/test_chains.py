@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from orchestrator import chains, plan, table
-from orchestrator.analysis.frames import StudyFacts, frames_of
+from orchestrator.analysis.facts import StudyFacts
+from orchestrator.analysis.frames import frames_of
 from orchestrator.costs import costs, shares
 from orchestrator.driver import Launch, drive
 from orchestrator.errors import StorageError

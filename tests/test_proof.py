@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestrator.analysis.frames import StudyFacts
+from orchestrator.analysis.facts import StudyFacts
 from orchestrator.proof import CONDITIONS, Proof, Prover, Recorded, difference, hidden_schedules, settings_apart, told_apart, twin_of
 from orchestrator.reading import study_of
 from orchestrator.sections.forms import Section

@@ -18,7 +18,8 @@ from rich.console import Console
 from scipy import stats
 
 from orchestrator import report
-from orchestrator.analysis.frames import Frames, StudyFacts, frames_of
+from orchestrator.analysis.facts import StudyFacts
+from orchestrator.analysis.frames import Frames, frames_of
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
 from orchestrator.journal import Journal

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from opda.nonparametric import EmpiricalDistribution
 
+from orchestrator import report
 from orchestrator.analysis.curves import SIMULATED, Course, TuningCurve, courses, curves, ranks
 from orchestrator.analysis.tried import Tried, tried
+from orchestrator.analysis.wording import Unit
+from orchestrator.events import Event
+from orchestrator.figures import drawing
+from orchestrator.figures.curves import courses as draw_courses
+from orchestrator.figures.curves import tuning_curves
+from orchestrator.journal import Journal
+from tests.test_report import came, launched, planned
 
 ACCURACY, NLL = "validation.accuracy", "validation.nll"
 
@@ -151,6 +162,72 @@ def test_a_course_ends_before_the_first_trial_that_is_still_to_come() -> None:
     assert courses({"slam": pool}, "maximise")[0].trials == (1,)
     raced = [trial(0, None, "stopped"), trial(1, None, "missing"), trial(2, 0.9)]
     assert courses({"slam": raced}, "maximise")[0] == Course("slam", (), (), ())
+
+
+def searched(arm: str, scores: Sequence[float | None], by: str = "random") -> Iterator[Event]:
+    for number, score in enumerate(scores):
+        name = f"{arm}/{number}"
+        yield planned(name, "search", arm, 0, number=number, generation=number // 4, proposed_by=by, point={"rate": 0.1 * number})
+        seconds = (number + 1) * (2.0 if arm == "slam" else 1.0)
+        if score is None:
+            yield came(name, "stopped", progress=0.25, device_seconds=seconds)
+        else:
+            yield came(name, "ok", {"validation.accuracy": score}, device_seconds=seconds)
+
+
+def report_of(folder: Path, events: Iterable[Event]) -> tuple[str, dict[str, Any]]:
+    Journal(folder).append([launched(base=None), *events])
+    paths = report.write(folder)
+    return Path(paths["md"]).read_text(), json.loads(Path(paths["json"]).read_text())
+
+
+def test_the_report_shows_curves_their_refusals_and_what_was_found_at_equal_cost(tmp_path: Path) -> None:
+    scores = [0.5, 0.6, 0.55, 0.7, 0.65, 0.8]
+    raced = [0.75, None, None, 0.5, 0.9, 0.4]
+    text, content = report_of(tmp_path, [*searched("slam", scores), *searched("vanilla", raced)])
+    # 6 trials: sum of 1 to 6 is 21 units of time; by 21 s slam, at two seconds a unit, knew its first four trials.
+    assert "vanilla spent the least, 21.0 device-seconds." in text
+    assert "| slam | 4 | 70.0 | 6 | 42.0 | 80.0 | 42.0 |" in text
+    assert "| vanilla | 6 | 90.0 | 6 | 21.0 | 90.0 | 15.0 |" in text
+    places = [0.0, *sorted(scores), 1.0]
+    low, middle, high = ranks(6)
+    limits = [(100 * places[each[5]]) for each in (middle, low, high)]
+    assert "| slam | 6 | 0 | 0 | 6 | {:.1f} | {:.1f} to {:.1f} |".format(*limits) in text
+    assert "- vanilla: 2 of 6 random trials were given up" not in text
+    assert "figures/tuning-curves.svg" in text
+    assert content["exploration"]["curves"][0]["low"] == pytest.approx([places[each] for each in low])
+    assert content["exploration"]["courses"][1]["trials"] == [4, 5, 6]
+    assert (tmp_path / "figures" / "tuning-curves.png").exists()
+
+
+def test_the_report_says_why_there_is_no_curve(tmp_path: Path) -> None:
+    text, _ = report_of(tmp_path, [*searched("slam", [0.5, None, None, None]), *searched("kd", [0.5, 0.6], by="tpe")])
+    assert "- slam: 3 of 4 random trials were given up at a rung, and how they would have ended is not known." in text
+    assert "- kd: no trial was drawn at random." in text
+    assert "tuning-curves" not in text
+    assert "Nothing was computed: each of 2 arms has 1 to 2 finished trials" in text
+    both, _ = report_of(tmp_path / "both", [*searched("slam", [0.5] * 2, by="tpe"), *searched("kd", [0.5], by="tpe")])
+    assert "- Both arms: no trial was drawn at random." in both
+
+
+def test_a_search_without_any_score_yet_is_reported(tmp_path: Path) -> None:
+    text, content = report_of(tmp_path, [planned("slam/0", "search", "slam", 0, number=0, generation=0, proposed_by="random")])
+    assert "Tuning at equal cost" not in text
+    assert "- slam: 1 of 1 random trials are still to come." in text
+    assert content["exploration"]["importances"][0]["refused"] == "0 finished trials, and 20 are needed"
+
+
+def test_the_figures_name_arms_and_keep_dollars(tmp_path: Path) -> None:
+    pool = scored([0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
+    found = curves({"$a$_b": pool, "kd": pool}, NLL, "minimise")
+    drawn = drawing.svg(tuning_curves(found, NLL, Unit()))
+    assert "$a$_b" in drawn
+    assert "best nll" in drawn.lower()
+    many = courses({f"arm{place}": [trial(0, 0.5 + place / 100, seconds=3.0**place)] for place in range(8)}, "maximise")
+    drawn = drawing.svg(draw_courses(many, ["arm1", "arm7"], ACCURACY, Unit(100.0, 1)))
+    assert "arm7" in drawn
+    assert "arm3" not in drawn
+    assert "others" in drawn
 
 
 def cell(number: int, block: int) -> dict[str, object]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,13 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 from scipy import stats
 
+from orchestrator import report
 from orchestrator.analysis import importance
 from orchestrator.analysis.evaluators import Evaluator
 from orchestrator.analysis.importance import FEWEST, Importance, importances, null_of
 from orchestrator.analysis.tried import Tried
+from orchestrator.journal import Journal
+from tests.test_report import came, launched, planned
 
 
 def points(count: int, seed: int) -> list[dict[str, Any]]:
@@ -123,7 +129,7 @@ def test_fanova_leaves_out_what_some_trials_do_not_have() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer trees and resamples, and no fANOVA for several arms; the rules stay."""
-    for name, value in (("TREES", 4), ("RESAMPLES", 10), ("FOREST_TRIALS", 60)):
+    for name, value in (("TREES", 2), ("RESAMPLES", 6), ("FOREST_TRIALS", 60)):
         monkeypatch.setattr(importance, name, value)
 
 
@@ -213,3 +219,37 @@ def test_two_evaluators_share_the_error() -> None:
     assert not judged(0.04, 0.04, 2).is_important
     assert judged(0.5, 0.025, 2).is_important
     assert judged(0.5, 0.8, 2).p == 1.0
+
+
+def journal(folder: Path, scores: Mapping[str, Sequence[float]]) -> None:
+    events = [launched(base=None)]
+    for place, (arm, values) in enumerate(scores.items()):
+        for number, (point, score) in enumerate(zip(points(len(values), 20 + place), values, strict=True)):
+            cell, by = f"{arm}/{number}", "random" if number < 30 else "tpe"
+            events.append(planned(cell, "search", arm, 0, number=number, generation=number // 8, proposed_by=by, point=point))
+            events.append(came(cell, "ok", {"validation.accuracy": float(score)}))
+    Journal(folder).append(events)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_report_says_no_more_than_the_nulls_do(tmp_path: Path) -> None:
+    rates = [math.log10(point["rate"]) for point in points(32, 20)]
+    noise = np.random.default_rng(21).random(22)
+    journal(tmp_path, {"slam": [0.9 + rate / 10 for rate in rates], "kd": noise.tolist(), "few": [0.5, 0.6]})
+    paths = report.write(tmp_path)
+    text = Path(paths["md"]).read_text()
+    arms = {each["arm"]: each for each in json.loads(Path(paths["json"]).read_text())["exploration"]["importances"]}
+    slam, kd = arms["slam"]["parameters"], arms["kd"]["parameters"]
+    assert re.search(
+        r"^- slam: validation\.accuracy hangs on rate \(corrected p = \.017\), over 32 finished trials; of 3 others", text, re.M
+    )
+    assert re.search(r"^- kd: with 22 finished trials, no parameter's importance can be told from noise \(the leading one, ", text, re.M)
+    assert "- few: nothing was computed: 2 finished trials, and 20 are needed." in text
+    row = f"| slam | rate | 32 | {slam[0]['share']:.2f} | {slam[0]['value'] / slam[0]['limit']:.2f} |"
+    assert row in text
+    assert len(slam) == len(kd) == 4
+    assert "One value in all finished trials, so not judged: slam: held; kd: held." in text
+    assert "Trials that the sampler modelled crowd where scores were good" in text
+    picture = (tmp_path / "figures" / "importance.svg").read_text()
+    assert all(name in picture for name in ("slam", "kd", "rate", "factor"))
+    assert "few" not in picture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,15 @@ from matplotlib.figure import Figure
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from orchestrator import report
 from orchestrator.analysis.effects import ArmSummary
 from orchestrator.analysis.factorial import Alias, Factorial, Run, factorial, of_design
 from orchestrator.analysis.wording import Unit
 from orchestrator.figures import drawing
 from orchestrator.figures.interactions import contrasts, interactions
+from orchestrator.journal import Journal
 from orchestrator.sections.factorial import claims, main_effects
+from tests.test_report import TIME, confirmed, launched
 
 PERCENT = Unit(100.0, 1)
 
@@ -262,3 +267,45 @@ def test_figures_name_their_effects_and_are_readable() -> None:
 
 def _words(figure: Figure) -> set[str]:
     return {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+
+
+def journal() -> list[dict[str, Any]]:
+    """A study whose design is a factorial of two factors and nothing else."""
+    scores = drawn(full("bound", "ramp"), 8, seed=5)
+    scores["++"] += 0.1
+    arms = {
+        "--": "slam, bound=off, ramp=constant",
+        "-+": "slam, bound=off, ramp=linear",
+        "+-": "slam, bound=on, ramp=constant",
+        "++": "slam",
+    }
+    asked = {**DESIGN["factorial"], "runs": [{**run, "arm": arms[run["arm"]]} for run in DESIGN["factorial"]["runs"]]}
+    design = {
+        "event": "design",
+        "time": TIME,
+        "hash": "0" * 64,
+        "blocks": 8,
+        "base": "slam",
+        "comparisons": [],
+        "skipped": [],
+        "late": False,
+    }
+    design |= {"factorial": asked, "arms": [{"arm": arm, "kinds": ["factorial"], "cell": f"{arm}/0"} for arm in arms.values()]}
+    cells = confirmed({arms[name]: scores[name].tolist() for name in ("++", "--", "-+", "+-")})
+    return [launched(), design, *cells, {"event": "end", "time": TIME, "status": "complete", "counts": {}}]
+
+
+def test_a_study_of_factors_alone_is_reported(tmp_path: Path) -> None:
+    Journal(tmp_path).append(journal())
+    paths = report.write(tmp_path)
+    text = Path(paths["md"]).read_text(encoding="utf-8")
+    short = text.partition("## In short")[2].partition("##")[0]
+    assert "- bound: accuracy rises by " in short
+    assert "- bound × ramp: +" in short
+    assert "## Main effects and interactions" in text
+    assert "Differences to" not in text
+    assert {"main_effects.svg", "interactions.svg"} <= set(paths)
+    found = json.loads(Path(paths["json"]).read_text(encoding="utf-8"))["factorial"]
+    values = found["effects"][0]["contrasts"]
+    assert found["effects"][0]["effect"] == pytest.approx(np.mean(values))
+    assert found["factors"][1] == {"name": "ramp", "low": "constant", "high": "linear", "differs": True, "failed_low": 0, "failed_high": 0}

@@ -129,7 +129,7 @@ def test_fanova_leaves_out_what_some_trials_do_not_have() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer trees and resamples, and no fANOVA for several arms; the rules stay."""
-    for name, value in (("TREES", 2), ("RESAMPLES", 6), ("FOREST_TRIALS", 60)):
+    for name, value in (("TREES", 4), ("RESAMPLES", 10), ("FOREST_TRIALS", 60)):
         monkeypatch.setattr(importance, name, value)
 
 

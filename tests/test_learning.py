@@ -17,7 +17,7 @@ from orchestrator import report
 from orchestrator.analysis.learning import Curve, learning
 from orchestrator.analysis.wording import Unit
 from orchestrator.figures import drawing
-from orchestrator.figures.learning import hidden
+from orchestrator.figures.learning import hidden, parts
 from orchestrator.figures.learning import learning as drawn
 from orchestrator.sections.blocks import absences, named
 from tests.test_report import kept, whole
@@ -106,16 +106,20 @@ def curve(arm: str, mean: Sequence[float], low: Sequence[float | None] | None = 
 def test_every_arm_has_a_panel_with_the_base_behind_it() -> None:
     base, bands = "kd", ([0.1, 0.5, 0.7, 0.8], [0.3, 0.7, 0.9, 1.0])
     curves = [curve(base, (0.2, 0.6, 0.8, 0.9), *bands), *(curve(f"arm-{place}", (0.1, 0.6, 0.7, 0.8), *bands) for place in range(30))]
-    figure = drawn(curves, base, Unit(100.0, 1))
-    assert [axes.texts[0].get_text() for axes in figure.axes] == [f"arm-{place}" for place in range(30)]
-    for axes in figure.axes:
+    figures = [drawn(curves, base, Unit(100.0, 1), part) for part in range(len(parts(curves, base)))]
+    panels = [axes for figure in figures for axes in figure.axes]
+    assert [axes.texts[0].get_text() for axes in panels] == [f"arm-{place}" for place in range(30)]
+    assert [len(figure.axes) for figure in figures] == [15, 15]
+    assert len({axes.get_ylim() for axes in panels}) == 1
+    assert all(figure.get_figheight() < 8.5 for figure in figures), "a figure fits on a page"
+    for axes in panels:
         behind, own = axes.lines
         assert list(own.get_ydata()) == pytest.approx([10.0, 60.0, 70.0, 80.0])
         assert (behind.get_linestyle(), list(behind.get_ydata())) == ("--", pytest.approx([20.0, 60.0, 80.0, 90.0]))
         assert len(axes.collections) == 2
         assert axes.get_ylim()[0] > 20.0, "the steep start does not press the rest flat"
     assert hidden(curves, Unit(100.0, 1))
-    pixels = image.imread(io.BytesIO(drawing.png(figure)))
+    pixels = image.imread(io.BytesIO(drawing.png(figures[0])))
     assert pixels.shape[1] == pytest.approx(drawing.WIDTH * 200, abs=1)
 
 

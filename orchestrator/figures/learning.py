@@ -18,15 +18,29 @@ from orchestrator.figures.drawing import BETTER, FAINT, GRID, INK, WIDTH
 _Style = Literal["-", "--"]
 FROM = 0.3
 """Share of the training from which the vertical axis shows every band: the steep start would press the rest flat."""
+PANELS = 18
+"""Of one figure: more would not fit on a page."""
 _HEAD, _FOOT, _PANEL = 0.34, 0.62, 1.2
 """Inches: the legend, the horizontal axis, one row of panels with its names."""
 
 
-def learning(curves: Sequence[Curve], base: str | None, unit: Unit) -> Figure:
-    """Mean over blocks with its pointwise interval against progress; the dashed line in every panel is the base."""
+def parts(curves: Sequence[Curve], base: str | None) -> list[list[Curve]]:
+    """The curves that have a panel, as many at a time as a printed page holds; the base has one only where it is alone."""
+    shown = [curve for curve in curves if curve.arm != base] or list(curves)
+    count = math.ceil(len(shown) / PANELS)
+    size = math.ceil(len(shown) / count / 3) * 3 if count > 1 else len(shown)
+    return [shown[start : start + size] for start in range(0, len(shown), size)]
+
+
+def learning(curves: Sequence[Curve], base: str | None, unit: Unit, part: int = 0) -> Figure:
+    """Mean over blocks with its pointwise interval against progress; the dashed line in every panel is the base.
+
+    Draws one of the ``parts``; all have the same axes.
+    """
     behind = next((curve for curve in curves if curve.arm == base), None)
-    shown = [curve for curve in curves if curve is not behind] or list(curves)
-    across = 1 if len(shown) == 1 else 2 if len(shown) <= 6 else 3
+    pages = parts(curves, base)
+    shown = pages[part]
+    across = 1 if len(shown) == 1 else 2 if len(pages) == 1 and len(shown) <= 6 else 3
     down = math.ceil(len(shown) / across)
     panel = 2.4 if across == 1 else _PANEL * (1.35 if across == 2 else 1.0)
     height = _HEAD + panel * down + _FOOT

@@ -93,7 +93,9 @@ def _asked(frames: Frames) -> Section:
             points.append("Arms differ in how their teacher was made; the block tables show that of the base.")
         points.append(f"Reported: {metric['report']}, to {metric['goal']}, measured once per cell at the end of training.")
     if frames.tunings:
-        points.append(f"Tuned beforehand, on other blocks, by {metric['select']}: {', '.join(each.arm for each in frames.tunings)}.")
+        tuned = [each.arm for each in frames.tunings]
+        names = f"all {len(tuned)} arms" if len(tuned) > 2 and set(tuned) == set(planned) else ", ".join(tuned)
+        points.append(f"Tuned beforehand, on other blocks, by {metric['select']}: {names}.")
     points.append(f"Seed of the study: {facts.study['seed']}.")
     return Section("What was asked", points=tuple(points))
 

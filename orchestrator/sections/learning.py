@@ -9,7 +9,7 @@ from orchestrator.analysis.effects import CONFIDENCE
 from orchestrator.analysis.frames import Frames
 from orchestrator.analysis.learning import Curve
 from orchestrator.analysis.wording import NOTHING, Unit, name_of
-from orchestrator.figures.learning import hidden, learning
+from orchestrator.figures.learning import hidden, learning, parts
 from orchestrator.sections.blocks import absences
 from orchestrator.sections.forms import Picture, Section, Table
 
@@ -32,14 +32,21 @@ def learning_curves(frames: Frames) -> Section:
     notes = [
         f"Mean of {metric} over the blocks whose cell finished ± half of Student's {level} interval, at the last evaluation up to there.",
         "Intervals are pointwise, each for its own point: a whole curve leaves its band more often than one point does.",
-        "These rows chose the configurations, so that levels are too good; arms are compared by the differences above, not by bands here.",
+        "Methods may calibrate on the validation rows; the test rows are opened once, at the end.",
+        "Arms are compared by their paired differences, not by whether bands overlap here.",
         *(f"Not in the curve of {arms}: {what}." for arms, what in absences({each.arm: each.left_out for each in curves})),
     ]
-    picture = Picture("learning", caption, partial(learning, curves, base, unit))
-    columns = ("arm", "n", *(name for _, name in _STAGES))
-    return Section(
-        f"Learning curves: {name_of(metric)}{unit.score}", pictures=(picture,), tables=(Table(columns, rows),), notes=tuple(notes)
+    pages = parts(curves, base)
+    pictures = tuple(
+        Picture(
+            "learning" if part == 0 else f"learning-{part + 1}",
+            caption if part == 0 else f"The same for {', '.join(each.arm for each in page)}.",
+            partial(learning, curves, base, unit, part),
+        )
+        for part, page in enumerate(pages)
     )
+    columns = ("arm", "n", *(name for _, name in _STAGES))
+    return Section(f"Learning curves: {name_of(metric)}{unit.score}", pictures=pictures, tables=(Table(columns, rows),), notes=tuple(notes))
 
 
 def _unit(curves: Sequence[Curve]) -> Unit:

@@ -105,7 +105,7 @@ def _warn_of_levels(warnings: Faults, study: Study, confirm: Confirm, node: Node
                 joined(path, "fraction"),
                 f"needs resolution IV to tell main effects from two-way interactions, but got {roman(design.resolution or 0)}: {told}.",
             )
-        idle = _always(reached, confirm, lambda arms: variants.idle_factors(study, confirm, arms))
+        idle = _idle(study, confirm, reached)
         for name in (factor.name for factor in confirm.factorial.factors):
             if name in idle:
                 inside = joined(joined(path, "factors"), name)
@@ -131,14 +131,14 @@ def _two(words: Sequence[Word]) -> Sequence[Word]:
     return [word for word in words if len(word.factors) == 2]
 
 
-def _always(
-    reached: Mapping[str, Sequence[Arm]], confirm: Confirm, found_in: Callable[[Mapping[str, Arm]], frozenset[str]]
-) -> frozenset[str]:
-    """What is found in the arms as declared, and wherever else the base's search can take it."""
+def _idle(study: Study, confirm: Confirm, reached: Mapping[str, Sequence[Arm]]) -> frozenset[str]:
+    """Factors without effect in the arms as declared, and wherever else the base's search can take it."""
     declared = {name: arms[0] for name, arms in reached.items()}
-    found = found_in(declared)
-    for arm in reached[confirm.base][1:] if found else ():
-        found &= found_in({**declared, confirm.base: arm})
+    found = variants.idle_factors(study, confirm, declared)
+    for arm in reached[confirm.base][1:]:
+        if not found:
+            break
+        found = variants.idle_factors(study, confirm, {**declared, confirm.base: arm}, found)
     return found
 
 

@@ -5,7 +5,7 @@ Before tuning has chosen, ``candidates`` says what there will be, at most; after
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -263,7 +263,7 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
             skipped.append((each.label, f"it would be the same training as {twin}"))
     rows = confirm.factorial.design.rows if confirm.factorial else ()
     names = [run_label(confirm, row) for row in rows]
-    idle = _idle(study, confirm, tuned, prove)
+    idle = _idle(study, confirm, tuned, _factors(confirm), prove)
     proofs = [(arm, against, prove(arms[arm], arms[against])) for arm, against, _ in compared] if prove is not None else []
     proofs += [(label, twin, found) for label, (twin, found) in refused.items()]
     proofs += [pair for pairs in idle.values() for pair in pairs]
@@ -281,12 +281,21 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
     )
 
 
-def idle_factors(study: Study, confirm: Confirm, arms: Mapping[str, Arm]) -> frozenset[str]:
-    """Factors of the factorial whose levels make no difference to the configuration of any run, given the arms that it starts from."""
-    return frozenset(_idle(study, confirm, arms, None))
+def idle_factors(study: Study, confirm: Confirm, arms: Mapping[str, Arm], among: Iterable[str] | None = None) -> frozenset[str]:
+    """Factors of the factorial, all or ``among`` some, whose levels make no difference to the configuration of any run.
+
+    ``arms`` are those that it starts from.
+    """
+    return frozenset(_idle(study, confirm, arms, _factors(confirm) if among is None else among, None))
 
 
-def _idle(study: Study, confirm: Confirm, arms: Mapping[str, Arm], prove: Prove | None) -> dict[str, tuple[tuple[str, str, Proof], ...]]:
+def _factors(confirm: Confirm) -> tuple[str, ...]:
+    return confirm.factorial.design.factors if confirm.factorial else ()
+
+
+def _idle(
+    study: Study, confirm: Confirm, arms: Mapping[str, Arm], among: Iterable[str], prove: Prove | None
+) -> dict[str, tuple[tuple[str, str, Proof], ...]]:
     """Factors whose levels make no difference to any run; where the configuration does not say so, with the proof of each run.
 
     A run is held against its neighbour, which need not be a run of a fraction.
@@ -318,7 +327,7 @@ def _idle(study: Study, confirm: Confirm, arms: Mapping[str, Arm], prove: Prove 
             found.append((run[0].name, other[0].name, proof))
         return tuple(found)
 
-    told = {factor: proofs(factor) for factor in factorial.design.factors}
+    told = {factor: proofs(factor) for factor in among}
     return {factor: found for factor, found in told.items() if found is not None}
 
 

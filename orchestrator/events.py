@@ -74,13 +74,14 @@ def study_event(
     metrics: Sequence[str],
     mode: str = "generations",
     blocks: int | None = None,
+    machine: Mapping[str, Any] | None = None,
     clock: Clock = utc_now,
 ) -> Event:
     """A launch. The first one of a journal fixes the columns of its tables.
 
     ``metric`` has select, report and goal. ``parameters`` has a name and a column (float64, int64, string or bool) for
     every hyper-parameter that gets one; ``metrics`` names every metric that a cell may end with. ``blocks`` are those of
-    stage two, all that a later launch may have changed in the fingerprint.
+    stage two, all that a later launch may have changed in the fingerprint. ``machine`` is the driver's: cores, processor, system.
     """
     return {
         "event": "study",
@@ -101,6 +102,7 @@ def study_event(
         "metrics": list(metrics),
         "mode": mode,
         "blocks": blocks,
+        "machine": None if machine is None else dict(machine),
     }
 
 

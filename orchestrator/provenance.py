@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import sysconfig
@@ -21,6 +22,13 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> dict[str, int | str]:
+    """The machine that this runs on: cores that this process may use, processor and system."""
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable is not None else os.cpu_count() or 1
+    return {"cores": cores, "processor": platform.machine(), "system": platform.system()}
 
 
 def code_commit() -> str | None:

@@ -112,6 +112,7 @@ def test_the_events_are_what_the_format_says() -> None:
         "metrics": ["validation.accuracy"],
         "mode": "generations",
         "blocks": None,
+        "machine": None,
     }
     assert cell_event(
         cell="c1",

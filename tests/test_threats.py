@@ -68,6 +68,12 @@ def test_methods_tuned_settings_and_declared_variants_are_what_was_asked() -> No
     assert len(said(tuned=("recipe.learning_rate",), recipe__epochs=40)) == 1
 
 
+def test_variants_of_a_design_are_what_was_asked_whatever_they_are_called() -> None:
+    cells = [cell("kd"), cell("other", data__labelled=7)]
+    assert threats(cells, [("other", "kd")], [], {"other": ("one_factor",)}) == ()
+    assert len(threats(cells, [("other", "kd")], [], {"other": ("factorial", "rival")})) == 1
+
+
 def test_only_the_confirm_stage_and_planned_pairs_count() -> None:
     cells = [cell("kd"), cell("rival", stage="search", data__labelled=7), cell("other", data__labelled=7)]
     assert threats(cells, [("rival", "kd")], []) == ()

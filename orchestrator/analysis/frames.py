@@ -115,7 +115,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         held=held,
         claims=tuple(sentence(each, unit) for each in found),
         notices=_notices(facts, counts, is_complete),
-        limits=(*_limits(facts, counts, searched, held), *threats(facts.cells, facts.pairs, facts.choices)),
+        limits=(*_limits(facts, counts, searched, held), *threats(facts.cells, facts.pairs, facts.choices, facts.kinds)),
         profiles=profiles(scores, {each["arm"]: each["config"] for each in facts.cells if each["stage"] == CONFIRM}, arms, goal, seed=seed),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
     )

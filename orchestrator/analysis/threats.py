@@ -13,6 +13,8 @@ from typing import Any
 from orchestrator.analysis.wording import NOTHING
 from orchestrator.events import CONFIRM
 
+RIVAL = "rival"
+"""What a design calls an arm that is no variant."""
 _KINDS = (
     ("teacher.", "another teacher"),
     ("chain", "a chain of students"),
@@ -23,13 +25,19 @@ _KINDS = (
 """Beginning of a dotted name, and what it means that it differs."""
 
 
-def threats(cells: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]], choices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def threats(
+    cells: Sequence[Mapping[str, Any]],
+    pairs: Sequence[tuple[str, str]],
+    choices: Sequence[Mapping[str, Any]],
+    kinds: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[str, ...]:
     """One sentence per pair of arms that differ in more than their methods, and one where searches had different sizes.
 
     Args:
         cells: events of cells, in plan order.
         pairs: (arm, compared with); variants of the arm compared with, "BASE, ...", are what they declare to be.
         choices: events of ended searches: what was tuned is meant to differ.
+        kinds: arm to what it is in the design, where there is one: only rivals bring along what was not asked for.
     """
     configs: dict[str, Mapping[str, Any]] = {}
     for cell in cells:
@@ -38,7 +46,8 @@ def threats(cells: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]
     tuned = {str(choice["arm"]): tuple(choice["config"]) for choice in choices}
     said = []
     for arm, base in pairs:
-        if arm in configs and base in configs and not arm.startswith(f"{base}, "):
+        is_rival = RIVAL in (kinds or {}).get(arm, (RIVAL,)) and not arm.startswith(f"{base}, ")
+        if is_rival and arm in configs and base in configs:
             sentence = _beside(arm, base, configs[arm], configs[base], {*tuned.get(arm, ()), *tuned.get(base, ())})
             if sentence:
                 said.append(sentence)

@@ -415,7 +415,7 @@ def test_the_plan_of_the_package_in_hand_computed_numbers() -> None:
         "base": 1, "reference": 1, "add_one_in": 3, "one_factor": 3, "factorial": 16, "rival": 1,
     }  # fmt: skip
     assert plan.confirm_arms == 1 + 1 + 3 + 3 + (16 - 4) + 1
-    # 40 labels: widths 16 and 4; 20 labels: both; 80 labels: 16.
+    # 40 labels: widths 16 and 8; 20 labels: both; 80 labels: 16.
     assert plan.teachers == 10 * 5
     assert (plan.confirm_cells, plan.cells) == (210, 260)
     assert (plan.factorial, plan.runs, plan.generators) == ("2^(5-1), resolution V", 16, ("labels = mix*k*bound*teacher",))
@@ -438,7 +438,7 @@ def test_the_plan_in_words_and_as_data() -> None:
         "    one factor (3): slam, data.labelled=20; slam, data.labelled=80; slam, recipe.schedule=cosine",
         "    reference (1): slam, without mixing, k_rule, bounds",
         "    25 are asked for, 21 are different trainings",
-        "  factorial 2^(5-1), resolution V: 16 runs of mix (off / on), k (off / on), bound (off / on), teacher (4 / 16), labels (20 / 40)",
+        "  factorial 2^(5-1), resolution V: 16 runs of mix (off / on), k (off / on), bound (off / on), teacher (8 / 16), labels (20 / 40)",
         "    labels = mix*k*bound*teacher",
         "    I = mix*k*bound*teacher*labels",
         "    teacher*labels = mix*k*bound",
@@ -451,7 +451,7 @@ def test_the_plan_in_words_and_as_data() -> None:
     assert data["families"][1] == {
         "name": "effects", "size": 15, "smallest_p": 2 / 2**10, "smallest_p_holm": 30 / 2**10, "blocks_needed": 10,
     }  # fmt: skip
-    assert data["factors"]["teacher"] == ["4", "16"]
+    assert data["factors"]["teacher"] == ["8", "16"]
 
 
 def test_nothing_can_be_shown_with_one_block(text: str) -> None:

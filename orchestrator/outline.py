@@ -67,6 +67,8 @@ class Outline:
     """That all lanes hold together; 0 where they are parts of no slice."""
     designs: Mapping[str, tuple[str, ...]]
     """Kind of an arm to the labels of those that are asked for as such. One arm may be of several kinds."""
+    pairs: tuple[tuple[str, str], ...]
+    """Labels of an arm and of what it is compared with, of every comparison."""
     families: tuple[Family, ...]
     factorial: str
     """As in ``2^(4-1), resolution IV``; empty where there is none."""
@@ -95,7 +97,8 @@ def outline(study: Study) -> Outline:
     design = factorial.design if factorial else None
     arms = len(search.spaces) if search else 0
     confirm_arms = len(variants.distinct(study, confirm)) if confirm else 0
-    comparisons = len(variants.planned(study, confirm)) if confirm else 0
+    pairs = variants.planned(study, confirm) if confirm else ()
+    comparisons = len(pairs)
     return Outline(
         teachers=chains.teachers(study),
         students=sum(chains.students_of_search(study).values())
@@ -111,6 +114,7 @@ def outline(study: Study) -> Outline:
         lanes=study.run.lanes,
         chips=study.run.lanes * study.run.placement.chips,
         designs=_designs(study, confirm) if confirm else {},
+        pairs=pairs,
         families=_families(confirm, comparisons) if confirm else (),
         factorial=design.title if design else "",
         factors={factor.name: tuple(level.label for level in factor.levels) for factor in factorial.factors} if factorial else {},

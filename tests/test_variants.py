@@ -452,6 +452,11 @@ def test_the_plan_in_words_and_as_data() -> None:
         "name": "effects", "size": 15, "smallest_p": 2 / 2**10, "smallest_p_holm": 30 / 2**10, "blocks_needed": 10,
     }  # fmt: skip
     assert data["factors"]["teacher"] == ["8", "16"]
+    reference = "slam, without mixing, k_rule, bounds"
+    assert data["pairs"] == [
+        ["slam, only mixing", reference], ["slam, only k_rule", reference], ["slam, only bounds", reference],
+        ["slam, data.labelled=20", "slam"], ["slam, data.labelled=80", "slam"], ["slam, recipe.schedule=cosine", "slam"], ["vanilla", "slam"],
+    ]  # fmt: skip
 
 
 def test_nothing_can_be_shown_with_one_block(text: str) -> None:

@@ -139,17 +139,18 @@ class Device(ABC):
             return tensor
         return torch.cat(self._parts(tensor))
 
-    def whole(self, share: Tensor) -> Tensor:
-        """A worker's share of a batch -> the batch in its own order, with gradient to the share alone: (B, ...) -> (size * B, ...).
+    def whole(self, share: Tensor, length: int) -> Tensor:
+        """A worker's share of a batch -> the batch in its own order, with gradient to the share alone: (B, ...) -> (length, ...).
 
-        Summed over workers, gradients of a function of the whole batch are then what one worker would have.
+        Summed over workers, gradients of a function of the whole batch are then what one worker would have. What fills up the
+        batch for workers to have equal shares, beyond its length, is left out.
         """
         if self.size == 1:
-            return share
+            return share[:length]
         parts = self._parts(share.detach())
         parts[self.rank] = share
         # Worker r has every size-th row, from the r-th on.
-        return torch.stack(parts, dim=1).flatten(0, 1)
+        return torch.stack(parts, dim=1).flatten(0, 1)[:length]
 
     def _parts(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]

@@ -147,7 +147,7 @@ class Step:
 
     def _whole(self, batch: Batch, *both: Outputs) -> tuple[Batch, Outputs, Outputs]:
         def rows(value: Tensor) -> Tensor:
-            return self.device.whole(value)[: self._length] if value.numel() else value
+            return self.device.whole(value, self._length) if value.numel() else value
 
         def whole(value: Tensor) -> Tensor:
             # Contiguous: what is drawn "like" a tensor is drawn in the order of its memory.

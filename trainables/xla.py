@@ -148,6 +148,14 @@ class Xla(Device):
         # A product, since a clone keeps the place of the original.
         return self._placed(rows * 1, ()) if self._is_spmd else rows
 
+    def whole(self, share: Tensor, length: int) -> Tensor:
+        # Every device compares all rows by itself, there and back. Left to divide rows that do not come out even, XLA's partitioner
+        # (2.9) ends the process: to fill up row numbers, which are int64, it takes a zero of int32 (CRD's index_add_, DiffKD's table).
+        found = self.everywhere(share[:length])
+        if found.requires_grad:
+            found.register_hook(self.everywhere)
+        return found
+
     def gathered(self, value: int) -> tuple[int, ...]:
         # Every process fills the pieces of its own devices.
         if not self._is_spmd:

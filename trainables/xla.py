@@ -153,7 +153,7 @@ class Xla(Device):
         # (2.9) ends the process: to fill up row numbers, which are int64, it takes a zero of int32 (CRD's index_add_, DiffKD's table).
         found = self.everywhere(share[:length])
         if found.requires_grad:
-            found.register_hook(self.everywhere)
+            found.register_hook(self.everywhere)  # type: ignore[no-untyped-call] # torch does not annotate it
         return found
 
     def gathered(self, value: int) -> tuple[int, ...]:

@@ -46,9 +46,9 @@ Point = Mapping[str, object]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--points", type=int, default=24, help="sets of points on noise; more take longer and err less")
-    parser.add_argument("--studies", type=int, default=16, help="studies of each effect")
-    parser.add_argument("--adaptive", type=int, default=40, help="studies of noise with TPE's proposals")
+    parser.add_argument("--points", type=int, default=20, help="sets of points on noise; more take longer and err less")
+    parser.add_argument("--studies", type=int, default=10, help="studies of each effect")
+    parser.add_argument("--adaptive", type=int, default=20, help="studies of noise with TPE's proposals")
     asked = parser.parse_args()
     start = time.perf_counter()
     print(f"{TRIALS} trials of {NUMBERS + CHOICES} parameters; Optuna {optuna.__version__}")

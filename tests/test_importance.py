@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 from scipy import stats
@@ -20,7 +20,7 @@ from scipy import stats
 from orchestrator import report
 from orchestrator.analysis import importance
 from orchestrator.analysis.evaluators import Evaluator
-from orchestrator.analysis.importance import FEWEST, Importance, importances, null_of
+from orchestrator.analysis.importance import FEWEST, importances, null_of, together
 from orchestrator.analysis.tried import Tried
 from orchestrator.journal import Journal
 from tests.test_report import came, launched, planned
@@ -44,32 +44,30 @@ def finished(configurations: Sequence[Mapping[str, Any]], scores: Sequence[float
     ]
 
 
-def test_limits_and_p_are_those_of_the_largest_by_hand() -> None:
-    # Two values: the first score, and ten times the last one. Both are uniform over the scores on shuffling.
-    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    measured: list[np.ndarray] = []
+def test_limit_and_p_are_those_of_the_largest_by_hand() -> None:
+    # Two values: the first score, and the last one. The larger is what counts.
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    drawn: list[float] = []
 
     def measure(shuffled: np.ndarray) -> np.ndarray:
-        measured.append(np.array([shuffled[0], 10.0 * shuffled[-1]]))
-        return measured[-1]
+        drawn.append(max(shuffled[0], shuffled[-1]))
+        return shuffled[[0, -1]]
 
     null = null_of(measure, scores, 19, np.random.default_rng(0))
-    drawn = np.array(measured)
-    mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
-    largest = sorted(((drawn - mean) / spread).max(axis=1))
-    assert null.limits(0.05) == pytest.approx(mean + spread * largest[18])
-    assert null.limits(0.1) == pytest.approx(mean + spread * largest[17])
-    assert np.all(np.isinf(null.limits(0.04)))
-    own = np.array([4.0, 50.0])
-    expected = [(1 + sum(each >= value for each in largest)) / 20 for value in (own - mean) / spread]
-    assert null.p(own) == pytest.approx(expected)
-    assert list(null.p(own) <= 0.05) == list(own > null.limits(0.05))
+    largest = sorted(drawn)
+    assert largest[0] < largest[-1]
+    assert [null.limit(alpha) for alpha in (0.05, 0.1, 0.5)] == [largest[18], largest[17], largest[9]]
+    assert null.limit(0.04) == math.inf
+    own = np.array([4.0, 7.0, 7.5])
+    assert null.p(own) == pytest.approx([(1 + sum(each >= value for each in largest)) / 20 for value in own])
+    assert null.p(own)[2] == 0.05
 
 
-def test_a_value_that_shuffling_does_not_change_is_never_beyond_its_limit() -> None:
-    null = null_of(lambda shuffled: np.array([7.0, shuffled[0]]), np.arange(9.0), 19, np.random.default_rng(0))
-    assert null.limits(0.05)[0] == math.inf
-    assert null.p(np.array([7.0, 0.0]))[0] == 1.0
+def test_being_beyond_the_limit_is_having_a_small_p() -> None:
+    null = null_of(lambda shuffled: shuffled[:3], np.random.default_rng(1).random(30), 39, np.random.default_rng(2))
+    for own in np.random.default_rng(3).random((50, 3)) + 0.3:
+        for alpha in (0.025, 0.05, 0.1):
+            assert list(null.p(own) <= alpha + 1e-12) == list(own > null.limit(alpha))
 
 
 def test_values_are_those_of_optuna() -> None:
@@ -86,15 +84,16 @@ def test_values_are_those_of_optuna() -> None:
                 strict=True,
             )
         )
-        for name in ("rate", "order", "factor")
+        for name in ("rate", "factor")
     }
     for place, (point, loss) in enumerate(zip(configurations, losses, strict=True)):
         told: dict[str, Any] = {name: float(values[place]) for name, values in ranked.items() if place in values}
         distributions: dict[str, Any] = {name: FloatDistribution(0.0, 1.0) for name in told}
         study.add_trial(
             create_trial(
-                params=told | {"kind": point["kind"]},
-                distributions=distributions | {"kind": CategoricalDistribution(["constant", "cosine", "step"])},
+                params=told | {"kind": point["kind"], "order": point["order"]},
+                distributions=distributions
+                | {"kind": CategoricalDistribution(["constant", "cosine", "step"]), "order": IntDistribution(1, 3)},
                 value=float(loss),
             )
         )
@@ -136,11 +135,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("goal", ["maximise", "minimise"])
 def test_a_parameter_that_matters_is_found_and_no_other(goal: str) -> None:
-    configurations = points(50, 6)
-    noise = np.random.default_rng(7).standard_normal(50)
+    configurations = points(44, 6)
+    noise = np.random.default_rng(7).standard_normal(44)
     scores = np.array([math.log10(point["rate"]) for point in configurations]) + 0.3 * noise
     (found,) = importances({"slam": finished(configurations, scores)}, goal, 0)
-    assert (found.arm, found.trials, found.random, found.held, found.refused) == ("slam", 50, 50, ("held",), "")
+    assert (found.arm, found.trials, found.random, found.held, found.refused) == ("slam", 44, 44, ("held",), "")
     assert [each.name for each in found.parameters if each.is_important] == ["rate"]
     first = found.parameters[0]
     assert first.value > first.limit
@@ -148,11 +147,11 @@ def test_a_parameter_that_matters_is_found_and_no_other(goal: str) -> None:
     assert first.forest_limit is not None
     assert first.forest > first.forest_limit
     assert first.p == pytest.approx(2 * min(1 / 120, 1 / 40))
-    assert first.low <= first.value <= first.high
+    assert first.limit < first.low < first.high
     assert sum(each.share for each in found.parameters) == pytest.approx(1.0)
-    by_name = {each.name: each for each in found.parameters}
-    assert by_name["factor"].trials == sum("factor" in point for point in configurations)
-    assert by_name["factor"].forest is None
+    # Fewer than twenty trials have it.
+    assert sum("factor" in point for point in configurations) < FEWEST
+    assert found.few == ("factor",)
 
 
 @pytest.mark.usefixtures("quick")
@@ -163,8 +162,10 @@ def test_a_parameter_under_a_condition_is_found() -> None:
     (found,) = importances({"slam": finished(configurations, scores + noise)}, "maximise", 0)
     important = {each.name for each in found.parameters if each.is_important}
     assert "factor" in important
+    by_name = {each.name: each for each in found.parameters}
+    assert by_name["factor"].trials == sum("factor" in point for point in configurations) >= FEWEST
     assert not important & {"rate", "order"}
-    assert all(each.forest is None and each.evaluators == 1 for each in found.parameters)
+    assert all(each.forest is None and each.p == each.ped_p for each in found.parameters)
 
 
 def test_noise_is_called_important_no_oftener_than_it_should() -> None:
@@ -205,20 +206,15 @@ def test_nothing_is_computed_where_it_could_say_nothing() -> None:
     assert [each.refused for each in found] == [
         "19 finished trials, and 20 are needed",
         "all finished trials have the same score",
-        "no parameter was varied",
+        "no parameter was varied in 20 of them",
     ]
     assert all(each.parameters == () for each in found)
 
 
 def test_two_evaluators_share_the_error() -> None:
-    def judged(ped: float, forest: float | None, evaluators: int) -> Importance:
-        return Importance("rate", 50, 1.0, 1.0, 0.0, 2.0, 1.0, ped, forest, forest, forest, evaluators)
-
-    assert judged(0.04, None, 1).is_important
-    assert not judged(0.04, None, 2).is_important
-    assert not judged(0.04, 0.04, 2).is_important
-    assert judged(0.5, 0.025, 2).is_important
-    assert judged(0.5, 0.8, 2).p == 1.0
+    assert together(0.04, None, 1) == 0.04
+    assert together(0.04, None, 2) == together(0.04, 0.3, 2) == together(0.3, 0.04, 2) == 0.08
+    assert together(0.5, 0.8, 2) == 1.0
 
 
 def journal(folder: Path, scores: Mapping[str, Sequence[float]]) -> None:
@@ -241,15 +237,17 @@ def test_the_report_says_no_more_than_the_nulls_do(tmp_path: Path) -> None:
     arms = {each["arm"]: each for each in json.loads(Path(paths["json"]).read_text())["exploration"]["importances"]}
     slam, kd = arms["slam"]["parameters"], arms["kd"]["parameters"]
     assert re.search(
-        r"^- slam: validation\.accuracy hangs on rate \(corrected p = \.017\), over 32 finished trials; of 3 others", text, re.M
+        r"^- slam: validation\.accuracy hangs on rate \(corrected p = \.017\), over 32 finished trials; of 2 others", text, re.M
     )
     assert re.search(r"^- kd: with 22 finished trials, no parameter's importance can be told from noise \(the leading one, ", text, re.M)
     assert "- few: nothing was computed: 2 finished trials, and 20 are needed." in text
     row = f"| slam | rate | 32 | {slam[0]['share']:.2f} | {slam[0]['value'] / slam[0]['limit']:.2f} |"
     assert row in text
-    assert len(slam) == len(kd) == 4
+    assert len(slam) == len(kd) == 3
+    assert slam[0]["p"] == pytest.approx(2 / 120)
     assert "One value in all finished trials, so not judged: slam: held; kd: held." in text
+    assert "In fewer than 20 finished trials, so not judged: slam: factor; kd: factor." in text
     assert "Trials that the sampler modelled crowd where scores were good" in text
     picture = (tmp_path / "figures" / "importance.svg").read_text()
-    assert all(name in picture for name in ("slam", "kd", "rate", "factor"))
+    assert all(name in picture for name in ("slam", "kd", "rate", "kind"))
     assert "few" not in picture

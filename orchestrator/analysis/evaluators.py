@@ -8,8 +8,8 @@ others, KDD 2026, https://arxiv.org/abs/2601.20800): how much the distribution o
 from that among all. fANOVA (Hutter, Hoos and Leyton-Brown, ICML 2014, http://proceedings.mlr.press/v32/hutter14.html): the
 share of a random forest's variance over the space that a parameter explains alone.
 
-Departure: numbers are told as their rank among the points that have them, scaled to [0, 1], where Optuna takes them as they
-are. So importance does not hang on how wide a domain was declared or on its scale; and Optuna's fANOVA, which averages over
+Departure: numbers are told as their rank among the points that have them, scaled to [0, 1], or as whole numbers where few
+differ, and Optuna takes them as they are. So importance does not hang on how wide a domain was declared or on its scale; and Optuna's fANOVA, which averages over
 a logarithmic domain as if it were linear, averages over it as it was drawn.
 """
 
@@ -22,12 +22,15 @@ from typing import Any, final
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
 Floats = NDArray[np.float64]
+FEW_VALUES = 10
+"""Numbers with no more different values are told as their place among these: told as a continuum, equal values would make
+peaks so narrow that PED-ANOVA takes them for the largest of differences."""
 
 
 @final
@@ -79,6 +82,11 @@ def _column(values: Sequence[Any]) -> tuple[BaseDistribution, list[Any]]:
     known = [place for place, value in enumerate(values) if value is not None]
     told: list[Any] = [None] * len(values)
     if all(isinstance(values[place], int | float) and not isinstance(values[place], bool) for place in known):
+        different = sorted({values[place] for place in known})
+        if len(different) <= FEW_VALUES:
+            for place in known:
+                told[place] = different.index(values[place])
+            return IntDistribution(0, len(different) - 1), told
         scaled = (stats.rankdata([values[place] for place in known]) - 0.5) / len(known)
         for place, rank in zip(known, scaled, strict=True):
             told[place] = float(rank)

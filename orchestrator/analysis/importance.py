@@ -1,17 +1,17 @@
 """Importance: which searched parameters the validation score hangs on, and whether that can be told from noise.
 
 An importance is never 0, and Optuna's shares add up to 1 on noise too: with 50 trials and six parameters that do nothing,
-the leading one gets .45 on average (docs/importance.md). So every value stands beside what the same trials give when their
-scores are shuffled against their configurations. Each parameter is compared in units of its own null (mean and standard
-deviation over the shuffles), and is called important only where it exceeds a quantile of the largest of all in a shuffle
-(Westfall and Young, Resampling-based multiple testing, 1993: the single-step maximum; Phipson and Smyth, SAGMB 2010: p counts
-the trials' own order among the shuffles). PED-ANOVA and fANOVA see different things, the best trials and all of them, so
-either may show a parameter; each gets half of the 5 %. So where nothing matters, at most 5 % of arms claim anything at all.
+the leading one gets nearly half on average (docs/importance.md). So every value stands beside what the same trials give when
+their scores are shuffled against their configurations, and a parameter is called important only where it exceeds a quantile of the largest of all in a shuffle (Westfall and Young, Resampling-based multiple testing, 1993: the
+single-step maximum; Phipson and Smyth, SAGMB 2010: p counts the trials' own order among the shuffles). PED-ANOVA and fANOVA see
+different things, the best trials and all of them, so either may show a parameter; each gets half of the 5 %. So where nothing
+matters, at most 5 % of arms claim anything at all. No value is divided by the spread of its own null: that would need the trials'
+own value in it to be exact (without, 39 shuffles claimed 8 % on noise), and with it found less.
 
 Only trials trained to the end count. Those that early stopping gave up have no final score; they are mostly bad, so what made
 them bad (too large a learning rate, say) looks less important than it is. Parameters that exist only under a condition are
-judged by PED-ANOVA among the trials that have them; a shuffle keeps every configuration whole, so their null knows how few
-these are. fANOVA needs values in every trial and leaves them out. A parameter that had one value is not judged.
+judged by PED-ANOVA among the trials that have them, if these are enough; a shuffle keeps every configuration whole, so the null
+knows how few they are. fANOVA needs values in every trial and leaves them out. A parameter that had one value is not judged.
 """
 
 from __future__ import annotations
@@ -46,24 +46,23 @@ RESAMPLES = 100
 
 @dataclass(frozen=True)
 class Null:
-    """What shuffled scores say of several values, each in units of its own null."""
+    """What shuffled scores give."""
 
-    mean: Floats
-    spread: Floats
-    """Of each value over the shuffles. One that shuffling does not change says nothing: it is never above its limit."""
     largest: Floats
     """Of all values, shuffle by shuffle, in ascending order."""
 
-    def limits(self, alpha: float) -> Floats:
-        """What each value has to exceed; any at all does so in ``alpha`` of shuffles. Infinite where there are too few of them."""
+    def limit(self, alpha: float) -> float:
+        """What a value has to exceed: on noise any at all does so with a probability of at most ``alpha``.
+
+        Infinite where there are too few shuffles.
+        """
         place = math.ceil((1.0 - alpha) * (len(self.largest) + 1) - 1e-9)
-        threshold = self.largest[place - 1] if place <= len(self.largest) else math.inf
-        return np.where(self.spread > 0.0, self.mean + threshold * self.spread, np.inf)
+        return float(self.largest[place - 1]) if place <= len(self.largest) else math.inf
 
     def p(self, values: Floats) -> Floats:
         """Corrected for their number: share of shuffles, the trials' own order among them, whose largest is as large."""
-        above = (self.largest[None, :] >= _standard(values, self.mean, self.spread)[:, None]).sum(axis=1)
-        return np.where(self.spread > 0.0, (1.0 + above) / (len(self.largest) + 1.0), 1.0)
+        above: Floats = (self.largest[None, :] >= values[:, None]).sum(axis=1, dtype=np.float64)
+        return (1.0 + above) / (len(self.largest) + 1.0)
 
 
 @dataclass(frozen=True)
@@ -81,20 +80,16 @@ class Importance:
     high: float
     """95 % percentile bootstrap interval of the value, over trials. It leans upward: drawn trials repeat each other."""
     limit: float
-    """What the largest value of any parameter exceeds on noise, in the share of shuffles that PED-ANOVA is given."""
+    """What the largest value of any parameter exceeds on noise, in the share of shuffles that PED-ANOVA is given. It is one for
+    all parameters of an arm."""
     ped_p: float
     """Of PED-ANOVA, corrected for all parameters of the arm."""
+    p: float
+    """Of both, as ``together`` has it."""
     forest: float | None = None
     """fANOVA's share of variance; None where it was not computed, or does not apply."""
     forest_limit: float | None = None
     forest_p: float | None = None
-    evaluators: int = 1
-    """That the arm was judged by."""
-
-    @property
-    def p(self) -> float:
-        """The smaller of both, corrected for there being two."""
-        return min(1.0, self.evaluators * min(self.ped_p, 1.0 if self.forest_p is None else self.forest_p))
 
     @property
     def is_important(self) -> bool:
@@ -113,7 +108,9 @@ class ArmImportance:
     """Of them, drawn at random."""
     parameters: tuple[Importance, ...]
     held: tuple[str, ...]
-    """Searched parameters with one value in all finished trials."""
+    """Searched parameters with one value in all finished trials that have them."""
+    few: tuple[str, ...]
+    """Searched parameters that too few finished trials have to be judged."""
     refused: str = ""
     """Why nothing was computed; empty where it was."""
 
@@ -137,27 +134,32 @@ def _refusal(trials: Sequence[Tried]) -> str:
         return f"{len(trials)} finished trials, and {FEWEST} are needed"
     if len({each.score for each in trials}) == 1:
         return "all finished trials have the same score"
-    return "" if any(len(values) > 1 for values in _values(trials).values()) else "no parameter was varied"
+    return "" if _judged(_values(trials)) else f"no parameter was varied in {FEWEST} of them"
 
 
-def _values(trials: Sequence[Tried]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def _values(trials: Sequence[Tried]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for each in trials:
         for name, value in each.point.items():
-            found.setdefault(name, set()).add(repr(value))
+            found.setdefault(name, []).append(repr(value))
     return found
+
+
+def _judged(values: Mapping[str, Sequence[str]]) -> list[str]:
+    """Names of parameters that enough trials have, and that vary among them."""
+    return [name for name, seen in values.items() if len(seen) >= FEWEST and len(set(seen)) > 1]
 
 
 def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest: bool) -> ArmImportance:
     random = sum(each.proposed_by == RANDOM for each in trials)
     refused = _refusal(trials)
     if refused:
-        return ArmImportance(arm, len(trials), random, (), (), refused)
+        return ArmImportance(arm, len(trials), random, (), (), (), refused)
     # Here, and not above: importing it loads optuna, which a report without enough trials does not need.
     from orchestrator.analysis.evaluators import Evaluator
 
     values = _values(trials)
-    names = [name for name, seen in values.items() if len(seen) > 1]
+    names = _judged(values)
     points = [{name: value for name, value in each.point.items() if name in names} for each in trials]
     losses = np.array([each.score for each in trials], dtype=np.float64) * (-1.0 if goal == "maximise" else 1.0)
     rng = np.random.default_rng([seed, *arm.encode()])
@@ -169,7 +171,7 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest:
     measured = divergence(losses)
     evaluators = 2 if has_forest else 1
     null = null_of(divergence, losses, SHUFFLES, rng)
-    limits, p = null.limits(ALPHA / evaluators), null.p(measured)
+    limit, p = null.limit(ALPHA / evaluators), null.p(measured)
     low, high = _interval(points, losses, evaluator.names, rng)
     forest = _forest(evaluator, losses, rng, seed) if has_forest else {}
     total = float(measured.sum())
@@ -181,16 +183,22 @@ def _of_arm(arm: str, trials: Sequence[Tried], goal: str, seed: int, has_forest:
             share=float(measured[place]) / total if total else 1.0 / len(evaluator.names),
             low=float(low[place]),
             high=float(high[place]),
-            limit=float(limits[place]),
+            limit=limit,
             ped_p=float(p[place]),
-            evaluators=evaluators,
+            p=together(float(p[place]), forest.get(name, {}).get("forest_p"), evaluators),
             **forest.get(name, {}),
         )
         for place, name in enumerate(evaluator.names)
     ]
     parameters.sort(key=lambda each: (each.p, -each.value / (each.limit or math.inf)))
-    held = tuple(name for name in values if name not in names)
-    return ArmImportance(arm, len(trials), random, tuple(parameters), held)
+    few = tuple(name for name, seen in values.items() if len(seen) < FEWEST)
+    held = tuple(name for name in values if name not in (*names, *few))
+    return ArmImportance(arm, len(trials), random, tuple(parameters), held, few)
+
+
+def together(ped: float, forest: float | None, evaluators: int) -> float:
+    """The smaller p of both, corrected for the number of evaluators that the arm was judged by (Bonferroni)."""
+    return min(1.0, evaluators * min(ped, 1.0 if forest is None else forest))
 
 
 def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, rng: np.random.Generator) -> Null:
@@ -202,13 +210,7 @@ def null_of(measure: Callable[[Floats], Floats], scores: Floats, shuffles: int, 
         shuffles: how many; with fewer than 1 / alpha - 1 nothing can reach alpha.
         rng: of the shuffles.
     """
-    drawn = np.array([measure(rng.permutation(scores)) for _ in range(shuffles)])
-    mean, spread = drawn.mean(axis=0), drawn.std(axis=0)
-    return Null(mean, spread, np.sort(_standard(drawn, mean, spread).max(axis=1)))
-
-
-def _standard(values: Floats, mean: Floats, spread: Floats) -> Floats:
-    return (values - mean) / np.where(spread > 0.0, spread, np.inf)
+    return Null(np.sort([measure(rng.permutation(scores)).max() for _ in range(shuffles)]))
 
 
 def _interval(points: Sequence[Mapping[str, Any]], losses: Floats, names: Sequence[str], rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -236,6 +238,6 @@ def _forest(evaluator: Evaluator, losses: Floats, rng: np.random.Generator, seed
     measured = variance(losses)
     null = null_of(variance, losses, FOREST_SHUFFLES, rng)
     return {
-        evaluator.names[place]: {"forest": float(value), "forest_limit": float(limit), "forest_p": float(p)}
-        for place, value, limit, p in zip(known, measured, null.limits(ALPHA / 2), null.p(measured), strict=True)
+        evaluator.names[place]: {"forest": float(value), "forest_limit": null.limit(ALPHA / 2), "forest_p": float(p)}
+        for place, value, p in zip(known, measured, null.p(measured), strict=True)
     }

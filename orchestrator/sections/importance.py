@@ -52,6 +52,9 @@ def importances(frames: Frames) -> Section | None:
             "Trials that the sampler modelled crowd where scores were good: importance is that among the configurations tried, not over "
             "the whole space."
         )
+    few = [f"{each.arm}: {', '.join(each.few)}" for each in judged if each.few]
+    if few:
+        notes.append(f"In fewer than {FEWEST} finished trials, so not judged: {'; '.join(few)}.")
     held = [f"{each.arm}: {', '.join(each.held)}" for each in judged if each.held]
     if held:
         notes.append(f"One value in all finished trials, so not judged: {'; '.join(held)}.")

@@ -545,6 +545,16 @@ def test_more_blocks_extend_the_design_by_name(text: str) -> None:
         Sweep(study(text, *ALL[:-1], "confirm.blocks=3"), both)
 
 
+def test_the_first_word_on_a_design_and_on_an_extension_counts(text: str) -> None:
+    one, more = (study(text, *ALL, f"confirm.blocks={blocks}") for blocks in (2, 3))
+    _, events = launched(one)
+    _, extended = launched(more, record_of(events))
+    again = [event | {"blocks": 99} for event in [*events, *extended] if event["event"] in ("design", "extension")]
+    record = record_of([*events, *extended, *again])
+    assert record.design is not None
+    assert (record.design["blocks"], [event["blocks"] for event in record.extensions], record.blocks) == (2, [3], 3)
+
+
 def test_before_stage_two_opens_blocks_are_free(text: str) -> None:
     one, more = (study(text, *ALL, f"confirm.blocks={blocks}", search=True) for blocks in (4, 3))
     sweep = Sweep(one, record_of([]))

@@ -36,6 +36,7 @@ MIXED = (
     comparison("further-down", -0.05, 0.02),
     *(comparison(f"open-{place}", place / 1000, 1.0) for place in range(7)),
     comparison("mute", None, None, n=0, t_low=None, t_high=None),
+    comparison("once", 0.5, 1.0, n=1, t_low=None, t_high=None),
 )
 
 
@@ -52,19 +53,19 @@ def test_many_are_grouped_by_what_was_shown_and_every_one_is_named_once(tmp_path
     unit = frames.unit
     assert (unit.factor, unit.decimals) == (100.0, 1)
     assert better == (
-        "1 of 11 arms is better than kd in accuracy, shown after correction for 11 comparisons: "
+        "1 of 12 arms is better than kd in accuracy, shown after correction for 11 comparisons: "
         "up (+2.0 points, 95 % interval 1.0 to 3.0, n = 12, Holm p = .010)."
     )
     assert worse.startswith(
-        "2 of 11 arms are worse than kd in accuracy, shown after correction for 11 comparisons: further-down (−5.0 points,"
+        "2 of 12 arms are worse than kd in accuracy, shown after correction for 11 comparisons: further-down (−5.0 points,"
     )
     assert worse.endswith("; down (−3.0 points, 95 % interval −4.0 to −2.0, n = 11, Holm p = .020).")
     assert rest == (
-        "For 7 of 11 arms no difference to kd was shown, which is not equality: open-0; open-1; open-2; open-3; open-4; open-5; open-6. "
+        "For 7 of 12 arms no difference to kd was shown, which is not equality: open-0; open-1; open-2; open-3; open-4; open-5; open-6. "
         "Their mean differences lie between 0.0 and +0.6 points, over 12 blocks; "
         "no 95 % interval reaches further from zero than 1.6 points (open-6)."
     )
-    assert mute == "With fewer than two paired blocks nothing can be said of mute."
+    assert mute == "With fewer than two paired blocks nothing can be said of mute; once."
     assert where == "Each comparison has a sentence of its own further down."
     full = in_full(frames)
     assert full is not None
@@ -92,7 +93,7 @@ def test_the_figure_of_many_arms_is_one_line_each_from_the_best_down() -> None:
     figure = effects(MIXED, Unit(100.0, 1))
     words = [text.get_text() for text in figure.axes[0].texts]
     names = [word for word in words if word in {each.arm for each in MIXED}]
-    assert names == ["up", "open-6", "open-5", "open-4", "open-3", "open-2", "open-1", "open-0", "down", "further-down", "mute"]
+    assert names == ["once", "up", "open-6", "open-5", "open-4", "open-3", "open-2", "open-1", "open-0", "down", "further-down", "mute"]
     assert "+2.0 [1.0, 3.0]" in words
     assert "no pair of scores" in words
     assert figure.get_figheight() < 5.0

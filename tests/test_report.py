@@ -331,6 +331,15 @@ def test_the_page_loads_and_runs_nothing(tmp_path: Path) -> None:
     assert "url(http" not in page
 
 
+def test_the_page_lists_its_sections_and_each_entry_leads_to_one(tmp_path: Path) -> None:
+    frames = report.frames(kept(tmp_path, whole()))
+    page = report.html(frames)
+    entries = re.findall(r'<a href="#(s\d+)">(.*?)</a>', page)
+    headings = re.findall(r'<section id="(s\d+)"[^>]*>\s*<h2>(.*?)</h2>', page)
+    assert entries == headings
+    assert [html_of.unescape(title) for _, title in entries] == [section.title for section in sections(frames)]
+
+
 HOSTILE = "<script>alert(1)</script> $x_1$ a|b [red] *c* `d`"
 
 

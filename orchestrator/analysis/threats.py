@@ -60,7 +60,6 @@ def _beside(arm: str, base: str, mine: Mapping[str, Any], theirs: Mapping[str, A
         name
         for name in dict.fromkeys((*theirs, *mine))
         if mine.get(name) != theirs.get(name)
-        and not name.startswith("method.")
         # The kind of a schedule decides which of its other names there are.
         and not any(name == other or name.rpartition(".")[0] == other.rpartition(".")[0] != "recipe" for other in free)
     ]

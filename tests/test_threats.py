@@ -48,15 +48,22 @@ def said(arm: str = "rival", tuned: tuple[str, ...] = (), **changed: Any) -> tup
     ],
 )
 def test_what_differs_beside_the_method_is_named(changed: dict[str, Any], what: str) -> None:
-    assert said(**changed) == (
+    assert said(**changed, method__name="slam") == (
         f"rival differs from kd in more than its method: it has {what}. What it shows is of its method and of that together.",
     )
 
 
 def test_several_are_one_sentence() -> None:
-    (sentence,) = said(teacher__model__width=4, chain__steps=1, data__labelled=50)
+    (sentence,) = said(teacher__model__width=4, chain__steps=1, data__labelled=50, method__temperature=2.0)
     assert "it has another teacher (teacher.model.width=4 instead of 16), 1 student trained before it" in sentence
     assert sentence.endswith("and other data (data.labelled=50 instead of 100). What it shows is of its method and of that together.")
+
+
+def test_where_the_method_is_the_same_that_is_said() -> None:
+    assert said(chain__steps=1) == (
+        "rival and kd have the same method, with the same settings: rival has 1 student trained before it instead of none, "
+        "each a training of its own, and the difference is of that.",
+    )
 
 
 def test_methods_tuned_settings_and_declared_variants_are_what_was_asked() -> None:

@@ -75,6 +75,8 @@ def _beside(arm: str, base: str, mine: Mapping[str, Any], theirs: Mapping[str, A
     if not found:
         return ""
     listed = found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
+    if all(mine.get(name) == theirs.get(name) for name in {*mine, *theirs} if name.startswith("method.")):
+        return f"{arm} and {base} have the same method, with the same settings: {arm} has {listed}, and the difference is of that."
     return f"{arm} differs from {base} in more than its method: it has {listed}. What it shows is of its method and of that together."
 
 

@@ -60,9 +60,10 @@ def test_several_are_one_sentence() -> None:
 
 
 def test_where_the_method_is_the_same_that_is_said() -> None:
-    assert said(chain__steps=1) == (
+    (sentence,) = said(chain__steps=1)
+    assert sentence == (
         "rival and kd have the same method, with the same settings: rival has 1 student trained before it instead of none, "
-        "each a training of its own, and the difference is of that.",
+        "each a training of its own, and the difference is of that."
     )
 
 

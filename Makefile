@@ -10,8 +10,9 @@ XLA := .venv-xla
 quickstart: environment
 	$(BIN)/kdsweep run search_spaces/studies/slam_digits.yaml
 
+# Two files at a time; a file has its own Ray, and one order.
 test: environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # torch_xla on its CPU runtime. It needs a torch of its own, hence an environment of its own (8 GB).
 test-xla: $(XLA)/ready

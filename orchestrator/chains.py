@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from orchestrator import path as ablation
 from orchestrator import variants
 from orchestrator.corners import corners
 from orchestrator.events import CONFIRM, SEARCH
@@ -75,9 +76,18 @@ def teachers(study: Study) -> int:
     """How many teachers a study trains: one for all arms of a block, and one more for every other teacher, or data that it learns from."""
     search, confirm = study.search, study.confirm
     tuned = _teachers(study, [study.arms[name] for name in search.spaces]) * search.blocks if search else 0
+    if confirm is not None and confirm.path is not None:
+        tuned += _teachers(study, [study.arms[confirm.base]]) * confirm.path.blocks
     return tuned + (
         _teachers(study, [variants.declared(study, each) for each in variants.distinct(study, confirm)]) * confirm.blocks if confirm else 0
     )
+
+
+def students_of_path(study: Study, confirm: Confirm) -> int:
+    """How many students the trainings of the ablation path need beside its own cells, at most."""
+    if confirm.path is None:
+        return 0
+    return ablation.bound(confirm.path) * confirm.path.blocks * students_at_most(study, study.arms[confirm.base])
 
 
 def _teachers(study: Study, arms: Iterable[Arm]) -> int:

@@ -10,6 +10,7 @@ The form::
       factorial:
         factors: {bound: {method.lower_bound: off}, teacher: {teacher.model.width: [8, 64]}, method: {arm: [slam, vanilla]}}
         fraction: {resolution: 4}        # or {generators: [method = bound*teacher]}; all combinations without it
+      path: {from: defaults, parts: [method.lower_bound, {schedule: [recipe.schedule]}], blocks: 3}
       against: [vanilla]
       blocks: 12
       effect: 1.0                        # seed sd, or 0.5 points: what plan tells the power for
@@ -26,14 +27,15 @@ from typing import Any
 
 from orchestrator.analysis.reach import stated
 from orchestrator.designs import MOST_FACTORS
-from orchestrator.drafts import NAME_NEED, Draft, check_left_out, is_name
-from orchestrator.fields import MANY, Faults, Need, chosen, complaint, entries, filled, fitted, one_of, several, single, whole, words
+from orchestrator.drafts import Draft
+from orchestrator.fields import MANY, Faults, Need, chosen, complaint, entries, filled, fitted, one_of, several, single, whole
 from orchestrator.fractions import asked_of, read_design
-from orchestrator.levels import HIGH, LOW, OFF, ON, TUNED, Factor, Factorial, Level, Part, shown
+from orchestrator.levels import HIGH, LOW, OFF, ON, TUNED, Factor, Factorial, Level, shown
 from orchestrator.located import Node, Scalar, joined, quoted
 from orchestrator.networks import SMOOTHED
+from orchestrator.parts import is_free, is_group, overlap, read_parts, read_path
 from orchestrator.study import Confirm
-from search_spaces import Choice, Schedule, Tunable, all_names, field_at, nearest
+from search_spaces import Choice, Tunable, all_names, field_at, nearest
 from trainables.distiller import Distiller
 from trainables.network import Family
 from trainables.source import Source
@@ -42,7 +44,6 @@ from trainables.trial import Teacher
 ARM = "arm"
 """Names a factor whose levels are tuned arms."""
 _METHOD, _MODELS = "method", ("model", "teacher.model")
-_PARTS_NEED = "a dotted name, or a group: {NAME: [dotted names]}"
 
 
 def _is_effect(value: Scalar) -> bool:
@@ -67,7 +68,7 @@ class _Ground:
     @property
     def names(self) -> list[str]:
         """Every dotted name that a level may set."""
-        found = [name for name in self.draft.names if not _is_group(field_at(self.draft.arm, name))]
+        found = [name for name in self.draft.names if not is_group(field_at(self.draft.arm, name))]
         found += [_METHOD, "model"]
         if self.teacher is not None:
             found += [_MODELS[1], *(f"teacher.model.{name}" for name in all_names(self.teacher.model))]
@@ -92,10 +93,6 @@ class _Ground:
         return field_at(self.draft.arm, name)
 
 
-def _is_group(declared: Tunable) -> bool:
-    return declared.is_nested and not isinstance(declared.default, Schedule)
-
-
 def read_confirm(faults: Faults, node: Node, drafts: Mapping[str, Draft], data: Source | None, teacher: Teacher | None) -> Confirm | None:
     """Stage two; None where it is not known of which arm. ``data`` and ``teacher`` are the study's, None where they are at fault."""
     default = Confirm("")
@@ -112,77 +109,15 @@ def read_confirm(faults: Faults, node: Node, drafts: Mapping[str, Draft], data: 
     if base is None:
         return None
     grounds = {name: _Ground(draft, data, draft.teacher or teacher) for name, draft in drafts.items()}
-    left_out = _parts(faults, found.get("leave_one_out"), "confirm.leave_one_out", drafts[base], is_apart=False)
-    added = _parts(faults, found.get("add_one_in"), "confirm.add_one_in", drafts[base], is_apart=True)
+    left_out = read_parts(faults, found.get("leave_one_out"), "confirm.leave_one_out", drafts[base], is_apart=False)
+    added = read_parts(faults, found.get("add_one_in"), "confirm.add_one_in", drafts[base], is_apart=True)
     one_factor = _one_factor(faults, found.get("one_factor"), "confirm.one_factor", base, grounds)
     factorial = _factorial(faults, found.get("factorial"), "confirm.factorial", base, grounds)
+    walked = read_path(faults, found.get("path"), "confirm.path", base, drafts)
     effect = single(faults, found.get("effect"), "confirm.effect", _EFFECT, None)
     correlation = single(faults, found.get("correlation"), "confirm.correlation", _CORRELATION, None)
     expected = None if effect is None else stated(effect)
-    return Confirm(base, left_out, tuple(against), blocks, added, one_factor, factorial, expected, correlation)
-
-
-# Parts
-
-
-def _parts(faults: Faults, node: Node | None, path: str, draft: Draft, is_apart: bool) -> tuple[Part, ...]:
-    """``is_apart``: no field may belong to two parts."""
-    if node is None:
-        return ()
-    if not isinstance(node.value, tuple):
-        faults.need(node, path, f"a list, each item {_PARTS_NEED}")
-        return ()
-    found: list[Part] = []
-    for index, item in enumerate(node.value):
-        part = _part(faults, item, f"{path}[{index}]", draft)
-        if part is None:
-            continue
-        if any(part.name == other.name for other in found):
-            faults.need(item, path, f"distinct names, none of them {draft.name}")
-            continue
-        earlier = [name for other in found for name in other.fields] if is_apart else []
-        for name in part.fields:
-            check_left_out(faults, draft, name, item, path)
-            if (other := _overlap(name, earlier)) is not None:
-                faults.add(item.place, path, f"needs parts that share no field, but got {name} beside {other}.")
-        found.append(part)
-    return tuple(found)
-
-
-def _part(faults: Faults, item: Node, path: str, draft: Draft) -> Part | None:
-    if isinstance(item.value, str) and item.value.strip():
-        return Part(item.value, (item.value,))
-    if not isinstance(item.value, Mapping) or len(item.value) != 1:
-        faults.need(item, path, _PARTS_NEED)
-        return None
-    ((name, inner),) = item.value.items()
-    if not _is_free(faults, name, inner, path, draft):
-        return None
-    names = [each for each, _ in several(faults, inner, joined(path, name), words())]
-    for place, each in enumerate(names):
-        if (other := _overlap(each, names[:place])) is not None:
-            faults.add(inner.place, joined(path, name), f"needs fields that are no parts of each other, but got {each} beside {other}.")
-    if isinstance(inner.value, tuple) and not inner.value:
-        faults.need(inner, joined(path, name), "a list of dotted names")
-    return Part(name, tuple(names)) if names else None
-
-
-def _is_free(faults: Faults, name: str, node: Node, path: str, draft: Draft) -> bool:
-    """Whether a group or a factor can be called so; kept as a fault where it cannot."""
-    if not is_name(name):
-        faults.add(node.place, path, f"needs {NAME_NEED}, but got {quoted(name)}.")
-        return False
-    if f"method.{name}" in draft.names:
-        faults.add(
-            node.place, path, f"needs a name that no field of {draft.name} has, but got {quoted(name)}: labels would not tell them apart."
-        )
-        return False
-    return True
-
-
-def _overlap(name: str, others: Sequence[str]) -> str | None:
-    """The first of the others that is the same field, a part of it, or what it is a part of."""
-    return next((other for other in others if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")), None)
+    return Confirm(base, left_out, tuple(against), blocks, added, one_factor, factorial, walked, expected, correlation)
 
 
 # Levels
@@ -306,7 +241,7 @@ def _factorial(faults: Faults, node: Node | None, path: str, base: str, grounds:
         faults.need(given, inside, "a map from names to factors")
     maps: dict[str, Node] = {}
     for name, inner in given.entries.items() if given is not None else ():
-        if not _is_free(faults, name, inner, joined(inside, name), grounds[base].draft):
+        if not is_free(faults, name, inner, joined(inside, name), grounds[base].draft):
             continue
         if not inner.entries:
             faults.need(inner, joined(inside, name), "a map from dotted names to two levels, [low, high], or off")
@@ -322,7 +257,7 @@ def _factorial(faults: Faults, node: Node | None, path: str, base: str, grounds:
     for name, inner in maps.items():
         factor = _factor(faults, name, inner, joined(inside, name), starts, grounds)
         for dotted in inner.entries:
-            if (other := _overlap(dotted, names)) is not None:
+            if (other := overlap(dotted, names)) is not None:
                 faults.add(inner.entries[dotted].place, joined(inside, name), f"needs fields of its own, but got {dotted} beside {other}.")
             names.append(dotted)
         if factor is not None:

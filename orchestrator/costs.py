@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from orchestrator import chains, plan, variants
-from orchestrator.events import CONFIRM, SEARCH, TEACHER
+from orchestrator import path as ablation
+from orchestrator.events import CONFIRM, PATH, SEARCH, TEACHER
 from orchestrator.record import Record
-from orchestrator.study import Confirm, Search, Study
+from orchestrator.study import Confirm, Path, Search, Study
 from trainables.folder import name_of
 from trainables.status import OK, STOPPED
 
@@ -162,6 +163,10 @@ def _shares(study: Study, record: Record) -> Iterator[Share]:
             count = len(students) if is_over else before[name]
             if count and not is_open:
                 yield Share(TEACHER, method, count, _left(count, students))
+    if confirm is not None and confirm.path is not None:
+        yield from _path_shares(
+            study, confirm, confirm.path, [cell for (stage, _), cells in known.items() if stage == PATH for cell in cells], is_open
+        )
     if confirm is not None:
         yield from _confirm_shares(study, confirm, [cells for (stage, _), cells in known.items() if stage == CONFIRM])
 
@@ -170,6 +175,15 @@ def _shares_of_students(cells: Sequence[_Stand]) -> Iterator[Share]:
     for method in dict.fromkeys(cell.method for cell in cells):
         of_it = [cell for cell in cells if cell.method == method]
         yield Share(TEACHER, method, len(of_it), _left(len(of_it), of_it))
+
+
+def _path_shares(study: Study, confirm: Confirm, path: Path, cells: Sequence[_Stand], is_over: bool) -> Iterator[Share]:
+    """Flips that come to a configuration which was tried before are no trainings of their own, which is known behind them."""
+    method = name_of(study.arms[confirm.base].method)
+    whole = len(cells) if is_over else ablation.bound(path) * path.blocks
+    yield Share(PATH, method, whole, _left(whole, cells))
+    if not is_over and (students := chains.students_of_path(study, confirm)):
+        yield Share(TEACHER, method, students, students)
 
 
 def _confirm_shares(study: Study, confirm: Confirm, known: Sequence[Sequence[_Stand]]) -> Iterator[Share]:

@@ -20,7 +20,7 @@ Event = dict[str, Any]
 Role = tuple[bool, int, str]
 Clock = Callable[[], datetime]
 
-TEACHER, SEARCH, CONFIRM = STAGES = ("teacher", "search", "confirm")
+TEACHER, SEARCH, PATH, CONFIRM = STAGES = ("teacher", "search", "path", "confirm")
 """Stages of a study, in the order of every table."""
 
 SCHEMA_VERSION = 1
@@ -193,6 +193,7 @@ def design_event(
     skipped: Sequence[Sequence[str]] = (),
     late: bool = False,
     proofs: Sequence[Mapping[str, Any]] = (),
+    path: Mapping[str, Any] | None = None,
     clock: Clock = utc_now,
 ) -> Event:
     """The design of stage two is fixed, before its first cell enters the plan.
@@ -207,6 +208,7 @@ def design_event(
         late: whether rows of stage two stood in the journal before.
         proofs: whether arms are different trainings at all, each with ``arm``, ``against``, ``differs`` and ``reason``: of the pairs
             that are compared, and of every arm that is another one under another name. No part of the hash.
+        path: ``Course.to_json`` of the ablation path that chose some of the arms; None where there is none. No part of the hash.
     """
     return {
         "event": "design",
@@ -220,6 +222,7 @@ def design_event(
         "skipped": [list(pair) for pair in skipped],
         "late": late,
         "proofs": [dict(proof) for proof in proofs],
+        "path": None if path is None else dict(path),
     }
 
 

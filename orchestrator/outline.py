@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator import chains, plan, variants
+from orchestrator import path as ablation
 from orchestrator.analysis.reach import blocks_needed, smallest_p
 from orchestrator.corners import corners, point_with
 from orchestrator.costs import Costs
@@ -52,6 +53,8 @@ class Outline:
     search_cells: int
     search_trainings: float
     """Whole trainings that the search cells amount to when every rung stops its share."""
+    path_cells: int
+    """Of the ablation path, at most: k (k + 1) / 2 flips of its k parts on each of its blocks."""
     confirm_arms: int
     """At most: variants that tuning turns out to have off are skipped."""
     confirm_cells: int
@@ -82,7 +85,7 @@ class Outline:
 
     @property
     def cells(self) -> int:
-        return self.teachers + self.students + self.search_cells + self.confirm_cells
+        return self.teachers + self.students + self.search_cells + self.path_cells + self.confirm_cells
 
     @property
     def compilations(self) -> int:
@@ -102,9 +105,10 @@ def outline(study: Study) -> Outline:
     return Outline(
         teachers=chains.teachers(study),
         students=sum(chains.students_of_search(study).values())
-        + (chains.students_of_confirm(study, confirm) * confirm.blocks if confirm else 0),
+        + (chains.students_of_confirm(study, confirm) * confirm.blocks + chains.students_of_path(study, confirm) if confirm else 0),
         search_cells=arms * search.trials * search.blocks if search else 0,
         search_trainings=arms * search.blocks * plan.trainings(search) if search else 0.0,
+        path_cells=ablation.bound(confirm.path) * confirm.path.blocks if confirm and confirm.path else 0,
         confirm_arms=confirm_arms,
         confirm_cells=confirm_arms * confirm.blocks if confirm else 0,
         comparisons=comparisons,
@@ -170,6 +174,9 @@ def compile_signatures(study: Study) -> int:
         else:
             each = max(len(_signatures(study, [choice])) for choice in choices)
             reaches.append(_Reach(_signatures(study, choices), trials * each))
+        if confirm is not None and confirm.path is not None and name == confirm.base:
+            # Static parts of the start and of what tuning chose meet in the order that trainings will tell.
+            unlisted += ablation.bound(confirm.path) * max(len(_signatures(study, [each])) for each in chains.reached(arm, space))
         varied = [each for each in asked if each.arm == name and each.values]
         bases = _valid(arm, (point for _, point in corners(arm, space))) if choices is None else choices
         if len(bases) * len(varied) > _MOST_VARIED:
@@ -260,6 +267,12 @@ def outline_lines(study: Study, found: Outline, costs: Costs, finished: int) -> 
         lines.append(
             f"  search    {len(s.spaces)} arms x {s.trials} trials x {s.blocks} blocks = {found.search_cells} cells; rungs {rungs}, "
             f"{s.keep:g} of a generation of {s.generation} goes on: as much as {found.search_trainings:.1f} whole trainings"
+        )
+    if study.confirm is not None and study.confirm.path is not None:
+        path = study.confirm.path
+        lines.append(
+            f"  path      {len(path.parts)} parts flipped one by one, at most {ablation.bound(path)} trainings x {path.blocks} blocks = "
+            f"{found.path_cells} cells; the arms along it are among those of confirm"
         )
     if study.confirm is not None:
         lines.append(f"  confirm   {found.confirm_arms} arms x {study.confirm.blocks} blocks = {found.confirm_cells} cells")

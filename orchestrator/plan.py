@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator import rungs
-from orchestrator.events import CONFIRM, SEARCH, TEACHER, Role, role_of
+from orchestrator.events import CONFIRM, PATH, SEARCH, TEACHER, Role, role_of
 from orchestrator.study import Arm, Confirm, Search, Study
 from search_spaces import Point, Schedule, Value, flat, tunables
 from trainables.folder import name_of
@@ -121,6 +121,12 @@ def _of_generation(size: int, search: Search) -> float:
         spent += left * (rung - stood)
         left, stood = rungs.kept(left, search.keep), rung
     return spent
+
+
+def path_cells(study: Study, confirm: Confirm) -> tuple[Cell, ...]:
+    """The base as declared on every block of its ablation path: no cells of the study, but with the teachers of those that are."""
+    arm, count = study.arms[confirm.base], confirm.path.blocks if confirm.path else 0
+    return tuple(Cell(arm.trial(study, study.block(PATH, index), opens_test=False), PATH, arm.name, index) for index in range(count))
 
 
 def confirm_cells(study: Study, confirm: Confirm, arms: Mapping[str, Arm]) -> tuple[Cell, ...]:

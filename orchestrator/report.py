@@ -164,6 +164,7 @@ def to_json(frames: Frames) -> str:
         "tuning_equality": equality(frames.tunings),
         "pictures": [{"name": each.name, "caption": each.caption} for section in sections(frames) for each in section.pictures],
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
+        "path": None if frames.path is None else dataclasses.asdict(frames.path),
         "proofs": [
             {"arm": arm, "against": against, "differs": differs, "reason": reason} for arm, against, differs, reason in facts.proofs
         ],

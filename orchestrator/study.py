@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any, Self
 
 from orchestrator.analysis.reach import Stated
-from orchestrator.events import CONFIRM, SEARCH
+from orchestrator.events import CONFIRM, PATH, SEARCH
 from orchestrator.levels import Factor, Factorial, Part
 from orchestrator.placement import ANY, Placement
 from search_spaces import Choice, Space, Tunable, Value, changed, flat, nested, tunables
@@ -21,7 +21,7 @@ from trainables.recipe import Recipe
 from trainables.source import Source
 from trainables.trial import CONTENT_VERSION, Block, Teacher, Trial
 
-STAGES = (SEARCH, CONFIRM)
+STAGES = (SEARCH, PATH, CONFIRM)
 MAXIMISE, MINIMISE = GOALS = ("maximise", "minimise")
 SAMPLERS = ("tpe", "random")
 WANDB = ("offline", "online", "off")
@@ -122,6 +122,20 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Path:
+    """An ablation path: parts of the base, brought one by one from what they start with to what tuning chose."""
+
+    parts: tuple[Part, ...]
+    start: str | None = None
+    """The arm that has, as declared, what parts start with; None for the base itself."""
+    blocks: int = 3
+    """On which the flips of a step are compared. Neither tuning nor the report sees them."""
+
+    def to_json(self) -> Any:
+        return [self.start, self.blocks, [part.to_json() for part in self.parts]]
+
+
+@dataclass(frozen=True)
 class Confirm:
     """Stage two: the tuned base, what the designs make of it, and tuned rivals, over blocks that tuning never saw."""
 
@@ -136,6 +150,7 @@ class Confirm:
     one_factor: tuple[Factor, ...] = ()
     """Each level of each makes a variant of the base."""
     factorial: Factorial | None = None
+    path: Path | None = None
     effect: Stated | None = None
     """What the plan tells the power for; it changes no number."""
     correlation: float | None = None
@@ -158,6 +173,8 @@ class Confirm:
             found["one_factor"] = sorted(factor.to_json() for factor in self.one_factor)
         if self.factorial:
             found["factorial"] = self.factorial.to_json()
+        if self.path:
+            found["path"] = self.path.to_json()
         return found
 
 

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from orchestrator import chains, plan, variants
+from orchestrator import path as ablation
 from orchestrator.cells import Standing
 from orchestrator.events import SEARCH, Event, cell_event, choice_event, role_of, row_event
 from orchestrator.fixed import fixing
+from orchestrator.path import Walk, mean_of
 from orchestrator.plan import Cell
 from orchestrator.proof import Prove
 from orchestrator.record import Record
@@ -40,6 +42,7 @@ class Sweep:
         """Those without a final status, in the same order."""
         self.variants: variants.Variants | None = None
         """The arms of stage two, once tuning has chosen."""
+        self._walk: Walk | None = None
         self._record, self._prove = record, prove
         self._events: list[Event] = []
         self._tunings: dict[str, Tuning] = {}
@@ -57,6 +60,8 @@ class Sweep:
         if study.confirm is not None:
             # Their seeds are known already, so they fill lanes that wait for a generation to end.
             for cell in plan.confirm_cells(study, study.confirm, {name: study.arms[name] for name in study.confirm.arms}):
+                self._enter_needed(cell.first_teacher)
+            for cell in plan.path_cells(study, study.confirm):
                 self._enter_needed(cell.first_teacher)
 
     # -- what is asked of it
@@ -263,8 +268,14 @@ class Sweep:
                 self._chosen[name] = tuning.best
                 if self.study.confirm is None:
                     self._announce(name, ())
-        if self.variants is None and self.study.confirm is not None and self._arms_are_known():
-            self._open_stage_two(self.study.confirm)
+        confirm = self.study.confirm
+        if self.variants is None and confirm is not None and self._arms_are_known():
+            if self._walk is None and confirm.path is not None:
+                self._walk = Walk(self.study, confirm, confirm.path, self.tuned(confirm.base), self._enter, self._score_of)
+            if self._walk is not None:
+                self._walk.settle()
+            if self._walk is None or self._walk.is_done:
+                self._open_stage_two(confirm)
 
     def _fail_orphans(self) -> None:
         for standing in list(self._open.values()):
@@ -293,6 +304,15 @@ class Sweep:
                 values = [s.levels[level].get(metric, math.nan) for s in standings]
                 candidate.scores[level] = math.fsum(values) / len(values)
 
+    def _score_of(self, cells: Sequence[Cell]) -> tuple[bool, float | None]:
+        """Whether cells of the path are final, and the mean of the selecting metric; None where one failed."""
+        standings = [self.cells[cell.id] for cell in cells]
+        if any(s.status is None for s in standings):
+            return False, None
+        if any(s.status in FAILURES for s in standings):
+            return True, None
+        return True, mean_of([s.levels[END].get(self.study.metric.select, math.nan) for s in standings])
+
     def _spread_goals(self, tuning: Tuning) -> None:
         for candidate in tuning.candidates:
             for cell in () if candidate.stopped else candidate.cells:
@@ -318,7 +338,8 @@ class Sweep:
         return arm.changed(self._chosen[name].point) if name in self._chosen else arm
 
     def _open_stage_two(self, confirm: Confirm) -> None:
-        self.variants = variants.variants(self.study, confirm, {name: self.tuned(name) for name in confirm.arms}, self._prove)
+        course = None if self._walk is None else self._walk.course
+        self.variants = variants.variants(self.study, confirm, {name: self.tuned(name) for name in confirm.arms}, self._prove, course)
         for name in self._chosen:
             self._announce(name, self.variants.skipped if name == confirm.base else ())
         self._events += fixing(self.study, confirm, self.variants, self._record)
@@ -344,11 +365,19 @@ class Sweep:
                 count += (search.trials - len(tuning.candidates)) * search.blocks * (1 + self._students_before[name])
         if confirm is not None and self.variants is None and not self.problems:
             count += self._cells_of_confirm * confirm.blocks
+            if confirm.path is not None:
+                steps = ablation.bound(confirm.path) if self._walk is None else self._walk.to_come
+                count += steps * confirm.path.blocks * (1 + self._students_of_base)
         return count
 
     @cached_property
     def _students_before(self) -> Mapping[str, int]:
         return {name: chains.students_at_most(self.study, self.study.arms[name]) for name in self._tunings}
+
+    @cached_property
+    def _students_of_base(self) -> int:
+        confirm = self.study.confirm
+        return chains.students_at_most(self.study, self.study.arms[confirm.base]) if confirm else 0
 
     @cached_property
     def _cells_of_confirm(self) -> int:

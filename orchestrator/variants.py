@@ -9,16 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator import path as ablation
 from orchestrator.designs import LETTERS
 from orchestrator.events import CONFIRM, Event, design_event
 from orchestrator.levels import OFF, Level, Part, shown
+from orchestrator.path import Course
 from orchestrator.proof import Proof, Prove, twin_of
-from orchestrator.study import Arm, Confirm, Study
+from orchestrator.study import Arm, Confirm, Path, Study
 from search_spaces import Schedule, field_at, is_off, value_at
 from trainables.distiller import Distiller
 
-BASE, LEAVE_ONE_OUT, REFERENCE, ADD_ONE_IN, ONE_FACTOR, FACTORIAL, RIVAL = KINDS = (
-    "base", "leave_one_out", "reference", "add_one_in", "one_factor", "factorial", "rival",
+BASE, LEAVE_ONE_OUT, REFERENCE, ADD_ONE_IN, ONE_FACTOR, FACTORIAL, ALONG, RIVAL = KINDS = (
+    "base", "leave_one_out", "reference", "add_one_in", "one_factor", "factorial", "path", "rival",
 )  # fmt: skip
 """What an arm can be in the design of stage two."""
 
@@ -36,14 +38,16 @@ class Candidate:
     """Label of the candidate that it is compared with; empty where it is compared with none."""
     part: str = ""
     """Name of the part that a leave-one-out variant lacks."""
+    is_open: bool = False
+    """Whether trainings of the path will tell its values."""
 
 
-def candidates(study: Study, confirm: Confirm) -> tuple[Candidate, ...]:
-    """Everything that the designs ask for, base first, in the order of the table."""
-    return tuple(_candidates(study, confirm))
+def candidates(study: Study, confirm: Confirm, course: Course | None = None) -> tuple[Candidate, ...]:
+    """Everything that the designs ask for, base first, in the order of the table. ``course``: the path, once it is walked."""
+    return tuple(_candidates(study, confirm, course))
 
 
-def _candidates(study: Study, confirm: Confirm) -> Iterator[Candidate]:
+def _candidates(study: Study, confirm: Confirm, course: Course | None) -> Iterator[Candidate]:
     name = confirm.base
     base = study.arms[name]
     yield Candidate(BASE, name, name)
@@ -64,8 +68,29 @@ def _candidates(study: Study, confirm: Confirm) -> Iterator[Candidate]:
         for row in confirm.factorial.design.rows:
             arm, values = _set(study, confirm, confirm.factorial.levels(row))
             yield Candidate(FACTORIAL, run_label(confirm, row), arm, values)
+    if confirm.path is not None:
+        yield from _along(study, confirm, confirm.path, course)
     for rival in confirm.against:
         yield Candidate(RIVAL, rival, rival, against=name)
+
+
+def _along(study: Study, confirm: Confirm, path: Path, course: Course | None) -> Iterator[Candidate]:
+    """From the start to the last arm before the base, each compared with the one before; then the base with that."""
+    name = confirm.base
+    before = ablation.start_label(name)
+    yield Candidate(ALONG, before, name, ablation.held(study, confirm, path, course.idle if course else ()))
+    if course is None:
+        for number in range(1, len(path.parts)):
+            title = f"{name}, path +{number}"
+            yield Candidate(ALONG, title, name, against=before, is_open=True)
+            before = title
+    else:
+        for number in range(1, len(course.parts) + bool(course.stuck)):
+            flipped = course.parts[:number]
+            title = ablation.label(name, flipped)
+            yield Candidate(ALONG, title, name, ablation.held(study, confirm, path, [*course.idle, *flipped]), against=before)
+            before = title
+    yield Candidate(ALONG, name, name, against=before)
 
 
 def part_label(base: Arm, part: Part) -> str:
@@ -110,6 +135,8 @@ def distinct(study: Study, confirm: Confirm) -> tuple[Candidate, ...]:
 
 
 def _key(study: Study, candidate: Candidate) -> Any:
+    if candidate.is_open:
+        return candidate.label
     space = study.search.spaces.get(candidate.arm) if study.search else None
     searched = space.names if space else ()
     arm = study.arms[candidate.arm]
@@ -176,6 +203,10 @@ class Variants:
     """Of the factorial: arm and levels. Runs that come to the same training have one arm."""
     idle: frozenset[str] = frozenset()
     """Factors of the factorial whose levels make no difference in any run."""
+    course: Course | None = None
+    """The ablation path among the arms."""
+    along: tuple[str, ...] = ()
+    """Its arms, from the start to the base. A flip that makes no other training has the arm before."""
     proofs: tuple[tuple[str, str, Proof], ...] = ()
     """Arm, what it was rehearsed beside, and what was found: of the compared pairs, and of every arm that was refused as a no-op."""
 
@@ -212,10 +243,13 @@ class Variants:
                 for arm, against, found in self.proofs
                 if found.reason
             ],
+            path=None if self.course is None else {**self.course.to_json(), "arms": list(self.along)},
         )
 
 
-def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Prove | None = None) -> Variants:
+def variants(
+    study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Prove | None = None, course: Course | None = None
+) -> Variants:
     """The arms of stage two. What would equal the base, or another arm, is no arm of its own; where it was asked for, it is named.
 
     Args:
@@ -223,6 +257,7 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
         confirm: its stage two.
         tuned: the arms that it starts from, by name, as tuning left them.
         prove: tells whether an arm is another training than another one; without it, what has another configuration is.
+        course: the ablation path, if there is one.
     """
     refused: dict[str, tuple[str, Proof]] = {}
     arms: dict[str, Arm] = {}
@@ -232,7 +267,7 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
     compared: list[tuple[str, str, str]] = []
     known: dict[str, str] = {}
     labels: dict[str, str] = {}
-    for each in candidates(study, confirm):
+    for each in candidates(study, confirm, course):
         try:
             arm = replace(tuned[each.arm].varied(study, each.values), name=each.label)
             content = _id(study, arm)
@@ -268,6 +303,9 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
     proofs += [(label, twin, found) for label, (twin, found) in refused.items()]
     proofs += [pair for pairs in idle.values() for pair in pairs]
     skipped += [(f"factor {name}", pairs[0][2].reason) for name, pairs in idle.items() if pairs]
+    if course is not None:
+        skipped += [(f"path: {part.title}", f"the tuned {confirm.base} has what the path starts with") for part in course.idle]
+        skipped += [(f"path: {part.title}", "flipped at the end, since no training of a flip came to its end") for part in course.stuck]
     return Variants(
         confirm.base,
         arms,
@@ -277,6 +315,8 @@ def variants(study: Study, confirm: Confirm, tuned: Mapping[str, Arm], prove: Pr
         # A run without a valid arm keeps its label, and has no cell.
         tuple((labels.get(name, name), row) for name, row in zip(names, rows, strict=True)),
         frozenset(idle),
+        course,
+        tuple(labels[each.label] for each in candidates(study, confirm, course) if each.kind == ALONG and each.label in labels),
         tuple(proofs),
     )
 

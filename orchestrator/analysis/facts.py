@@ -102,6 +102,11 @@ class StudyFacts:
         told = () if self.design is None else self.design.get("proofs", ())
         return tuple((str(each["arm"]), str(each["against"]), bool(each["differs"]), str(each["reason"])) for each in told)
 
+    @property
+    def path(self) -> Mapping[str, Any] | None:
+        """The ablation path: start, blocks, steps, and its arms from the start to the base; None where the design has none."""
+        return None if self.design is None else self.design.get("path")
+
     @cached_property
     def asked(self) -> Mapping[str, Any]:
         """The study file; empty where it cannot be read."""

@@ -18,6 +18,7 @@ from orchestrator.analysis.exploration import Exploration, exploration
 from orchestrator.analysis.factorial import Factorial, of_design
 from orchestrator.analysis.facts import StudyFacts
 from orchestrator.analysis.learning import Curve, learning
+from orchestrator.analysis.path import Along, along
 from orchestrator.analysis.profiles import Profiles, profiles
 from orchestrator.analysis.ranking import Ranking, ranking
 from orchestrator.analysis.threats import threats
@@ -66,6 +67,8 @@ class Frames:
     """What was not varied."""
     profiles: Profiles | None = None
     """Treatments over data sets and teachers; None where a study crosses no two of each."""
+    path: Along | None = None
+    """The ablation path; None where the design has none."""
     learning: tuple[Curve, ...] = ()
     """Of the metric that selects, against progress; empty without the table of reports."""
 
@@ -117,6 +120,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         notices=_notices(facts, counts, is_complete),
         limits=(*_limits(facts, counts, searched, held), *threats(facts.cells, facts.pairs, facts.choices, facts.kinds)),
         profiles=profiles(scores, {each["arm"]: each["config"] for each in facts.cells if each["stage"] == CONFIRM}, arms, goal, seed=seed),
+        path=along(facts.path, scores),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
     )
 

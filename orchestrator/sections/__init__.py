@@ -18,6 +18,7 @@ from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.importance import importances
 from orchestrator.sections.learning import learning_curves
+from orchestrator.sections.path import ablation_path
 from orchestrator.sections.profiles import over_settings
 from orchestrator.sections.proofs import proofs
 from orchestrator.sections.references import references
@@ -49,6 +50,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield _effects(frames)
     if crossed is not None:
         yield main_effects(crossed, frames.unit, metric["report"], metric["goal"])
+    if frames.path is not None:
+        yield ablation_path(frames, frames.path)
     if frames.summaries:
         yield _scores(frames)
     if frames.ranking is not None:

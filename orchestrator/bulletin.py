@@ -1,18 +1,17 @@
 """The bulletin: a study's report as a W&B run. Its effects and scores as tables, its figures, and the Parquet tables as an artifact.
 
-Everything is read from the files beside the report, so that what W&B shows is what the report says. Only the mirroring process
-imports this, since it needs wandb.
+Everything is read from the files beside the report, so that what W&B shows is what the report says. What is here is plain
+data; ``orchestrator.replay``, which knows wandb, sends it.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import wandb
 
 from orchestrator.mirror import JOB_TYPE, REPORT
 from orchestrator.storage import folder_at
@@ -23,6 +22,14 @@ _EFFECTS = (
     *("in_seed_sd", "correlation", "is_shown", "sentence"),
 )
 _SCORES = ("arm", "planned", "ok", "failed", "missing", "mean", "sd", "iqm", "low", "high", "device_seconds")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table."""
+
+    columns: tuple[str, ...]
+    data: list[list[Any]]
 
 
 class Bulletin:
@@ -46,6 +53,7 @@ class Bulletin:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """Study, job type, and whether the study was complete."""
         return (str(self._content["study"]), JOB_TYPE, "complete" if self._content["is_complete"] else "interim")
 
     @property
@@ -53,53 +61,43 @@ class Bulletin:
         """What was asked and how it was run."""
         return {name: self._content.get(name) for name in ("study", "question", "metric", "base", "ran", "held")}
 
-    def log(self, run: wandb.Run, scratch: Path) -> None:
-        """Tables, figures, summary and artifact, in one step. ``scratch`` is a folder for copies, gone afterwards."""
-        scratch.mkdir(parents=True, exist_ok=True)
-        try:
-            # A run that got half-way has its step already; the artifact is known by its content.
-            if run.starting_step == 0:
-                run.log({**self._tables(), **self._figures(scratch)}, step=0, commit=True)
-            run.summary.update(self._summary())
-            run.log_artifact(self._artifact(scratch))
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def _tables(self) -> dict[str, wandb.Table]:
-        """Without rows there is no table: wandb could not tell what its columns hold."""
+    @property
+    def tables(self) -> dict[str, Rows]:
+        """Effects and scores, unrounded. Without rows there is no table: nothing would tell what its columns hold."""
         found = {"effects": (_EFFECTS, self._content["comparisons"]), "scores": (_SCORES, self._content["arms"])}
         return {
-            name: wandb.Table(columns=list(columns), data=[[row.get(column) for column in columns] for row in rows])
-            for name, (columns, rows) in found.items()
-            if rows
+            name: Rows(columns, [[row.get(each) for each in columns] for row in rows]) for name, (columns, rows) in found.items() if rows
         }
 
-    def _figures(self, scratch: Path) -> dict[str, wandb.Image]:
+    @property
+    def figures(self) -> dict[str, tuple[bytes, str]]:
+        """Name to PNG and caption."""
         place = folder_at(f"{self._folder}/figures")
-        found = {}
-        for picture in self._content.get("pictures", ()):
-            data = place.read(f"{picture['name']}.png")
-            if data is not None:
-                path = scratch / f"{picture['name']}.png"
-                path.write_bytes(data)
-                found[f"figures/{picture['name']}"] = wandb.Image(str(path), caption=str(picture["caption"]))
-        return found
+        pictures = {str(each["name"]): str(each["caption"]) for each in self._content.get("pictures", ())}
+        found = {name: (place.read(f"{name}.png"), caption) for name, caption in pictures.items()}
+        return {name: (data, caption) for name, (data, caption) in found.items() if data is not None}
 
-    def _summary(self) -> dict[str, Any]:
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Which arms were shown to differ, the mean of every arm, and the cost."""
         shown = [each["arm"] for each in self._content["comparisons"] if each["is_shown"]]
         means = {f"mean/{each['arm']}": each["mean"] for each in self._content["arms"] if each["mean"] is not None}
         ran = self._content["ran"]
         return {"is_complete": self._content["is_complete"], "shown": shown, "device_seconds": ran["device_seconds"], **means}
 
-    def _artifact(self, scratch: Path) -> wandb.Artifact:
-        study = re.sub(r"[^a-zA-Z0-9_.-]", "-", str(self._content["study"]))[:100]
-        metadata = {"fingerprint": self._content["ran"]["fingerprint"], "is_complete": self._content["is_complete"]}
-        artifact = wandb.Artifact(f"{study}-table", type="table", description="Tables of a kdsweep study.", metadata=metadata)
+    @property
+    def artifact(self) -> str:
+        """Name of the artifact, in the letters that W&B allows."""
+        return re.sub(r"[^a-zA-Z0-9_.-]", "-", str(self._content["study"]))[:100] + "-table"
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Of the artifact."""
+        return {"fingerprint": self._content["ran"]["fingerprint"], "is_complete": self._content["is_complete"]}
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Of the artifact: the Parquet tables and the report for machines."""
         place = folder_at(self._folder)
-        for name in (*(f"{table}.parquet" for table in TABLES), REPORT):
-            data = place.read(name)
-            if data is not None:
-                path = scratch / name
-                path.write_bytes(data)
-                artifact.add_file(str(path), name=name)
-        return artifact
+        found = {name: place.read(name) for name in (*(f"{table}.parquet" for table in TABLES), REPORT)}
+        return {name: data for name, data in found.items() if data is not None}

@@ -200,7 +200,26 @@ class Replay:
 
         bulletin = Bulletin(self._folder)
         run = self._started(run_id, bulletin.name, JOB_TYPE, JOB_TYPE, bulletin.tags, bulletin.config)
-        bulletin.log(run, self._directory / f"report-{run_id}")
+        scratch = self._directory / f"report-{run_id}"
+        scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            # A run that got half-way has its step already; the artifact is known by its content.
+            if run.starting_step == 0:
+                logged: dict[str, Any] = {
+                    name: wandb.Table(columns=list(rows.columns), data=rows.data) for name, rows in bulletin.tables.items()
+                }
+                for name, (data, caption) in bulletin.figures.items():
+                    (scratch / f"{name}.png").write_bytes(data)
+                    logged[f"figures/{name}"] = wandb.Image(str(scratch / f"{name}.png"), caption=caption)
+                run.log(logged, step=0, commit=True)
+            run.summary.update(bulletin.summary)
+            artifact = wandb.Artifact(bulletin.artifact, type="table", metadata=dict(bulletin.metadata))
+            for name, data in bulletin.files.items():
+                (scratch / name).write_bytes(data)
+                artifact.add_file(str(scratch / name), name=name)
+            run.log_artifact(artifact)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         self._finish(run, 0)
         if self._mode == ONLINE:
             shutil.rmtree(self._directory / "data", ignore_errors=True)  # offline, copies wait here for `wandb sync`

@@ -104,6 +104,10 @@ def test_a_study_from_plan_to_export(
     assert "Does everything fit together?" in out
     code, out, _ = kdsweep(capsys, monkeypatch, "report", str(tmp_path / "results/tiny"), "--format", "json")
     assert json.loads(out)
+    code, out, _ = kdsweep(capsys, monkeypatch, "report", str(tmp_path / "results/tiny"), "--format", "latex")
+    assert (code, out.count(r"\caption{Differences to slam}")) == (0, 1)
+    code, out, _ = kdsweep(capsys, monkeypatch, "compare", str(study_file), str(tmp_path / "results/tiny"), *storage)
+    assert (code, "the tables say the same in everything but times and places" in out) == (0, True)
     code, out, _ = kdsweep(capsys, monkeypatch, "report", str(tmp_path / "results/tiny"), "--bib")
     assert code == 0
     assert [line.partition("{")[2] for line in out.splitlines() if line.startswith("@")] == ["hinton2015distilling,", "kontonis2023slam,"]

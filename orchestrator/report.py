@@ -152,6 +152,7 @@ def to_json(frames: Frames) -> str:
         "notices": frames.notices,
         "cells": frames.counts.to_dict("records"),
         "comparisons": compared,
+        "extended": [dataclasses.asdict(each) for each in frames.extended],
         "arms": [dataclasses.asdict(each) for each in frames.summaries],
         "factorial": None if frames.factorial is None else dataclasses.asdict(frames.factorial),
         "ranking": None if frames.ranking is None else dataclasses.asdict(frames.ranking),

@@ -458,6 +458,42 @@ def test_ranks_follow_the_goal(tmp_path: Path) -> None:
     assert [(each.arm, each.rank) for each in found.places] == [("kd", 1.0), ("slam", 2.0), ("vanilla", 3.0)]
 
 
+def test_claims_rest_on_the_fixed_design_and_blocks_added_later_stand_apart(tmp_path: Path) -> None:
+    scores: dict[str, list[float | str | None]] = {
+        "slam": [0.9, 0.8, 0.85, 0.6],
+        "kd": [0.8, 0.75, 0.8, 0.9],
+        "vanilla": [0.7, 0.7, 0.9, 0.5],
+    }
+    *events, end = whole(scores)
+    pairs = [{"arm": arm, "against": "slam", "kind": "rival"} for arm in ("kd", "vanilla")]
+    arms = [{"arm": arm, "kinds": ["base" if arm == "slam" else "rival"], "cell": f"{arm}/0"} for arm in scores]
+    design = {"event": "design", "time": TIME, "hash": "ab" * 32, "blocks": 3, "base": "slam", "arms": arms, "comparisons": pairs}
+    first = next(place for place, event in enumerate(events) if event.get("stage") == "confirm")
+    events.insert(first, design | {"factorial": None, "skipped": [], "late": False})
+    extension = {
+        "event": "extension",
+        "time": TIME,
+        "name": "extension 1",
+        "before": 3,
+        "blocks": 4,
+        "hash": "cd" * 32,
+        "design": "ab" * 32,
+    }
+    paths = report.write(kept(tmp_path, [*events, extension, end]))
+    found = json.loads(Path(paths["json"]).read_text(encoding="utf-8"))
+    assert [(each["arm"], each["n"], each["planned"]) for each in found["comparisons"]] == [("kd", 3, 3), ("vanilla", 3, 3)]
+    assert [each["difference"] for each in found["comparisons"]] == pytest.approx([-0.2 / 3, -0.25 / 3])
+    assert [len(each["blocks"]) for each in found["extended"]] == [4, 4]
+    assert [each["difference"] for each in found["extended"]] == pytest.approx([0.025, -0.35 / 4])
+    text = Path(paths["md"]).read_text(encoding="utf-8")
+    assert "- extension 1: blocks 3 to 3, added to the 3 before them." in text
+    row = next(line for line in text.splitlines() if line.startswith("| kd | slam | 3 of 3 |"))
+    assert "−6.7 (" in row
+    assert "| 4 of 4 | +2.5 (" in row
+    # Two of eight patterns reach the sum of three differences of one sign; of four, the largest alone outweighs them.
+    assert "| .25 | 4 of 4 |" in row
+
+
 def test_the_longer_side_of_the_table_by_block_goes_down_the_page(tmp_path: Path) -> None:
     few: dict[str, list[float | str | None]] = {"slam": [0.9, 0.8], "kd": [0.8, 0.7], "vanilla": [0.7, 0.9]}
     text = report.markdown(report.frames(kept(tmp_path, whole(few))))

@@ -90,6 +90,12 @@ class StudyFacts:
         return None if self.design is None else int(self.design["blocks"])
 
     @property
+    def fixed_plan(self) -> dict[str, list[int]]:
+        """As ``planned_blocks``, without those of extensions."""
+        fixed = self.fixed_blocks
+        return {arm: [block for block in blocks if fixed is None or block < fixed] for arm, blocks in self.planned_blocks.items()}
+
+    @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(variant, reason) of variants that were not trained."""
         if self.design is not None:

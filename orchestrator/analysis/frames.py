@@ -43,6 +43,9 @@ class Frames:
     """By stage: planned, ok, stopped, failed, missing, device_seconds."""
     summaries: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    """Of the fixed design."""
+    extended: tuple[Comparison, ...]
+    """The same over all blocks; empty where nothing was added to the fixed design."""
     factorial: Factorial | None
     """Main effects and interactions; None where the design has none."""
     ranking: Ranking | None
@@ -85,12 +88,18 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     try:
         arms = summaries(trials, metric, planned)
         scores = _scores(last_attempts(trials[trials["stage"] == CONFIRM]), f"metric.{metric}", planned)
-        crossed = of_design(facts.design, scores, arms, seed=seed)
-        found = (
-            comparisons(trials, metric, facts.base, goal, planned, seed=int(facts.study["seed"]), pairs=facts.pairs)
-            if facts.base in planned
-            else ()
-        )
+        # What is claimed rests on the fixed design alone: whether to add blocks may have depended on what the first ones showed.
+        of_plan, fixed = trials, facts.fixed_plan
+        if facts.extensions:
+            of_plan = trials[(trials["stage"] != CONFIRM) | (trials["block"] < facts.fixed_blocks)]
+        first = summaries(of_plan, metric, fixed) if facts.extensions else arms
+        crossed = of_design(facts.design, scores.loc[scores.index.isin(fixed.get(facts.base or "", ()))], first, seed=seed)
+        found: tuple[Comparison, ...] = ()
+        extended: tuple[Comparison, ...] = ()
+        if facts.base in planned:
+            found = comparisons(of_plan, metric, facts.base, goal, fixed, seed=seed, pairs=facts.pairs)
+            if facts.extensions:
+                extended = comparisons(trials, metric, facts.base, goal, planned, seed=seed, pairs=facts.pairs)
     except ValueError as fault:
         raise StorageError(f"A report needs a table of one study, but got {facts.name}: {fault}") from fault
     unit = unit_of(metric, arms)
@@ -106,6 +115,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         counts=counts,
         summaries=arms,
         comparisons=found,
+        extended=extended,
         factorial=crossed,
         ranking=ranking(trials, scores, arms, goal),
         scores=scores,

@@ -14,6 +14,7 @@ from orchestrator.analysis.wording import NOTHING, amount, equals, name_of, numb
 from orchestrator.figures.effects import effects, is_sorted
 from orchestrator.sections.blocks import absences
 from orchestrator.sections.digest import in_full, in_short
+from orchestrator.sections.extensions import extended
 from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.importance import importances
@@ -48,6 +49,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
     yield _asked(frames)
     if frames.comparisons:
         yield _effects(frames)
+    if (added := extended(frames)) is not None:
+        yield added
     if crossed is not None:
         yield main_effects(crossed, frames.unit, metric["report"], metric["goal"])
     if frames.path is not None:

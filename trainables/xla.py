@@ -145,8 +145,10 @@ class Xla(Device):
         return self._placed(rows, ("rows",)) if self._is_spmd else rows
 
     def everywhere(self, rows: Tensor) -> Tensor:
-        # A product, since a clone keeps the place of the original.
-        return self._placed(rows * 1, ()) if self._is_spmd else rows
+        if not self._is_spmd:
+            return rows
+        # A product, since a clone keeps the place of the original; of bool it would be a number.
+        return self._placed(rows & True if rows.dtype == torch.bool else rows * 1, ())
 
     def whole(self, share: Tensor, length: int) -> Tensor:
         # Every device compares all rows by itself, there and back. Left to divide rows that do not come out even, XLA's partitioner

@@ -60,6 +60,7 @@ def _work(devices: int, folder: str) -> None:
         torch_xla.sync()
         found["sharding"] = torch_xla._XLAC._get_xla_sharding_spec(rows)
         found["everywhere"] = device.everywhere(rows).tolist()
+        found["bools"] = device.everywhere(device.spread((torch.arange(8) > 4).to(device.torch_device))).cpu()
         trial = student_trial(STATIC["slam"], RECIPE)
         legs = (Leg(trial.teacher_trial, 1.0), Leg(trial, 0.4), Leg(trial, 1.0))
         # New for each leg, so that the second half comes from a checkpoint.
@@ -91,6 +92,7 @@ def test_four_devices_are_one_worker(found):
 def test_rows_are_spread(found):
     assert found[DEVICES]["sharding"] == "{devices=[4]0,1,2,3}"
     assert found[DEVICES]["everywhere"] == list(range(8))
+    torch.testing.assert_close(found[DEVICES]["bools"], torch.arange(8) > 4)
 
 
 @pytest.mark.parametrize("name", METHODS)

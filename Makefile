@@ -21,7 +21,7 @@ test-xla: $(XLA)/ready
 # Lanes on Ray nodes that announce TPUs they do not have, then a real `ray up` over ssh, on three hosts that this machine
 # plays. Linux; it says what else it needs.
 test-cluster: environment
-	$(BIN)/python -m pytest tests/cluster
+	$(BIN)/python -m pytest -m cluster
 	$(BIN)/python -m tests.cluster
 
 lint: environment

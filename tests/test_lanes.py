@@ -125,7 +125,7 @@ def kill_soon(folder: Path, after_rows: int, killed: list[int]) -> threading.Thr
     return thread
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.cluster)])
 def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: str, tmp_path: Path) -> None:
     run(tiny_study_text, tmp_path / "whole", LOCAL)
     killed: list[int] = []

@@ -94,7 +94,9 @@ def test_the_recipe_is_rehearsed(change: dict[str, object]) -> None:
     assert "outcome" in varied(first, second)
 
 
-@pytest.mark.parametrize(("change", "told"), [({"epochs": 6}, {"steps", "rates"}), ({"batch": 50}, {"steps", "batch", "rates"})], ids=["epochs", "batch"])
+@pytest.mark.parametrize(
+    ("change", "told"), [({"epochs": 6}, {"steps", "rates"}), ({"batch": 50}, {"steps", "batch", "rates"})], ids=["epochs", "batch"]
+)
 def test_what_is_shortened_of_the_recipe_is_told_as_it_is_in_full(change: dict[str, int], told: set[str]) -> None:
     assert told <= varied(of(student_trial(Plain(), RECIPE)), of(student_trial(Plain(), replace(RECIPE, **change))))
 

@@ -265,6 +265,7 @@ def test_a_study_in_a_bucket_is_the_local_one(tiny_study_text: str, provider: Pr
     assert {"report.md", "report.html", "report.json", "figures/effects.svg"} <= set(below(provider, storage))
 
 
+@pytest.mark.cluster
 def test_lanes_find_teachers_and_checkpoints_in_the_bucket(
     tiny_study_text: str, provider: Provider, storage: str, tmp_path: Path, one_ray: None
 ) -> None:
@@ -575,6 +576,7 @@ def test_a_study_whose_endpoint_stays_away_ends_with_the_reason_and_goes_on_late
     assert equal(tmp_path, storage)
 
 
+@pytest.mark.cluster
 def test_lanes_stop_with_the_reason_where_the_endpoint_stays_away(
     tiny_study_text: str, google: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_lease: None, one_ray: None
 ) -> None:

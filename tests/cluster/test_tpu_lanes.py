@@ -31,6 +31,7 @@ from trainables.loop import never
 from trainables.runner import Runner
 from trainables.trial import Leg, Row
 
+pytestmark = pytest.mark.cluster
 SMALL = ["search.trials=2", "search.rungs=[]", "confirm.blocks=1"]
 """2 teachers, 2 arms of 2 trials, 3 arms of 1 block."""
 

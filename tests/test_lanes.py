@@ -98,6 +98,7 @@ def test_a_train_worker_trains_bit_for_bit_what_this_process_trains(
     assert len(pids(tmp_path / "there")) == 1
 
 
+@pytest.mark.cluster
 def test_two_train_workers_share_every_training(tiny_study_text: str, tmp_path: Path) -> None:
     wanted = ["search.trials=2", "search.rungs=[]"]
     run(tiny_study_text, tmp_path / "one", Launch(in_process=True), *wanted)

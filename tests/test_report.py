@@ -458,6 +458,26 @@ def test_ranks_follow_the_goal(tmp_path: Path) -> None:
     assert [(each.arm, each.rank) for each in found.places] == [("kd", 1.0), ("slam", 2.0), ("vanilla", 3.0)]
 
 
+def designed(base: str, *rivals: str) -> Event:
+    """Three blocks."""
+    pairs = [{"arm": arm, "against": base, "kind": "rival"} for arm in rivals]
+    arms = [{"arm": arm, "kinds": ["base" if arm == base else "rival"], "cell": f"{arm}/0"} for arm in (base, *rivals)]
+    design = {"event": "design", "time": TIME, "hash": "ab" * 32, "blocks": 3, "base": base, "arms": arms, "comparisons": pairs}
+    return design | {"factorial": None, "skipped": [], "late": False}
+
+
+def test_a_design_without_its_cells_is_a_plan_of_which_all_is_missing(tmp_path: Path) -> None:
+    scores: dict[str, list[float | str | None]] = {"slam": [0.9], "kd": [0.8]}
+    events = whole(scores, ended=None)
+    first = next(place for place, event in enumerate(events) if event.get("stage") == "confirm")
+    # Torn off after the design, and then after one arm's cells.
+    for place, kept_rows in ((first, 0), (first + 1, 0)):
+        folder = tmp_path / str(place)
+        found = report.frames(kept(folder, [*events[:first], designed("slam", "kd"), *events[first:place]]))
+        assert [(each.arm, each.n, each.planned) for each in found.comparisons] == [("kd", kept_rows, 3)]
+        assert "| kd | 0 of 3 |" in Path(report.write(folder)["md"]).read_text(encoding="utf-8")
+
+
 def test_claims_rest_on_the_fixed_design_and_blocks_added_later_stand_apart(tmp_path: Path) -> None:
     scores: dict[str, list[float | str | None]] = {
         "slam": [0.9, 0.8, 0.85, 0.6],
@@ -465,11 +485,8 @@ def test_claims_rest_on_the_fixed_design_and_blocks_added_later_stand_apart(tmp_
         "vanilla": [0.7, 0.7, 0.9, 0.5],
     }
     *events, end = whole(scores)
-    pairs = [{"arm": arm, "against": "slam", "kind": "rival"} for arm in ("kd", "vanilla")]
-    arms = [{"arm": arm, "kinds": ["base" if arm == "slam" else "rival"], "cell": f"{arm}/0"} for arm in scores]
-    design = {"event": "design", "time": TIME, "hash": "ab" * 32, "blocks": 3, "base": "slam", "arms": arms, "comparisons": pairs}
     first = next(place for place, event in enumerate(events) if event.get("stage") == "confirm")
-    events.insert(first, design | {"factorial": None, "skipped": [], "late": False})
+    events.insert(first, designed("slam", "kd", "vanilla"))
     extension = {
         "event": "extension",
         "time": TIME,

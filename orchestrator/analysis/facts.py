@@ -61,6 +61,10 @@ class StudyFacts:
         for cell in self.cells:
             if cell["stage"] == CONFIRM:
                 found.setdefault(cell["arm"], []).append(cell["block"])
+        if self.design is not None:
+            # Its cells follow it in the journal: after a crash between the two it stands alone until the next launch.
+            for arm in self.design["arms"]:
+                found[arm["arm"]] = sorted({*found.get(arm["arm"], ()), *range(self.design["blocks"])})
         return {arm: found[arm] for arm in sorted(found, key=lambda arm: arm != self.base)}
 
     @property

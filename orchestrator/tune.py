@@ -48,9 +48,7 @@ _TUNE = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 _LOOK_S = 1.0
-"""How often the driver looks which machines there are."""
-_TIDY_S = 60.0
-"""How long after the death of a lane the driver looks for what it left behind."""
+"""How often the driver looks which machines there are, and what lanes that died left behind."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class _Reports(tune.Callback):
     def __init__(self, dispatch: Dispatch, stop: Callable[[], bool]) -> None:
         self._dispatch, self._asked = dispatch, stop
         self._broken: KdsweepError | None = None
-        self._looked = self._tidy_until = -math.inf
+        self._looked = -math.inf
 
     @property
     def failure(self) -> KdsweepError | None:
@@ -198,8 +196,8 @@ class _Reports(tune.Callback):
     def _look(self) -> None:
         self._looked = time.monotonic()
         self._dispatch.look(frozenset(machine.id for machine in cluster.machines()))
-        if self._looked < self._tidy_until:
-            cluster.release_orphans()
+        # At every look: the last process of a lane that died may go long after it, and what it held keeps a slice from all others.
+        cluster.release_orphans()
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         if self.failure is not None:
@@ -219,7 +217,6 @@ class _Reports(tune.Callback):
             return
         with self._taken_in():
             self._look()
-            self._tidy_until = self._looked + _TIDY_S
             trace = Path(trial.error_file).read_text(errors="replace") if trial.error_file else "Ray does not say why."
             self._dispatch.died(trial.trial_id, trace, _vanished(trial))
 

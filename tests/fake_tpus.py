@@ -16,6 +16,7 @@ import ray
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 
+from orchestrator.cluster import release_orphans
 from tests.synthetic import Synthetic
 from trainables.loop import never
 from trainables.trial import Leg, Row
@@ -91,6 +92,12 @@ class FakeTpus:
                 self.remove(*key)
         for key in sorted(wanted - set(self._hosts)):
             self.add(*key)
+        until = time.monotonic() + 60
+        # What the study before reserved is given back when its last process is gone, which may be a while after its end.
+        while ray.available_resources().get("TPU", 0.0) < 4 * len(wanted) or ray.available_resources().get("TPU-v4-16-head", 0.0) < 2:
+            assert time.monotonic() < until, f"Hosts need to be free, but these are: {ray.available_resources()}."
+            release_orphans()
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager

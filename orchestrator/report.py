@@ -23,7 +23,7 @@ from orchestrator import markdown as markdowns
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.facts import StudyFacts
 from orchestrator.analysis.frames import Frames, frames_of
-from orchestrator.analysis.wording import NOTHING, amount, name_of, number, p_value
+from orchestrator.analysis.wording import amount, name_of, number, p_value
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
 from orchestrator.figures import drawing
@@ -195,7 +195,7 @@ def effect_table(frames: Frames) -> RichTable:
                 each.arm if len(bases) == 1 else f"{each.arm} against {each.base}",
                 f"{each.n}/{each.planned}",
                 unit.number(each.difference, signed=True),
-                NOTHING if each.t_low is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}",
+                unit.interval(each.t_low, each.t_high),
                 p_value(each.p),
                 p_value(each.p_holm),
             )

@@ -85,9 +85,10 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     _check_sealed(facts, trials)
     metric, goal, seed = facts.metric["report"], facts.metric["goal"], int(facts.study["seed"])
     planned = facts.planned_blocks
+    confirmed = last_attempts(trials[trials["stage"] == CONFIRM])
     try:
         arms = summaries(trials, metric, planned)
-        scores = _scores(last_attempts(trials[trials["stage"] == CONFIRM]), f"metric.{metric}", planned)
+        scores = _scores(confirmed, f"metric.{metric}", planned)
         # What is claimed rests on the fixed design alone: whether to add blocks may have depended on what the first ones showed.
         of_plan, fixed = trials, facts.fixed_plan
         if facts.extensions:
@@ -106,7 +107,6 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     searched = tunings(trials, facts.metric["select"], goal, facts.choices, facts.planned_search)
     counts = _counts(facts, trials)
     is_complete = facts.ended == "complete" and int(counts["missing"].sum()) == 0
-    confirmed = last_attempts(trials[trials["stage"] == CONFIRM])
     held = _held(confirmed)
     return Frames(
         facts=facts,

@@ -39,6 +39,10 @@ class Unit:
         """A value of the metric, or a difference of two, without its unit."""
         return number(None if value is None else value * self.factor, self.decimals, signed)
 
+    def interval(self, low: float | None, high: float | None) -> str:
+        """Two limits without their unit; a dash where there is no interval."""
+        return NOTHING if low is None or high is None else f"{self.number(low)} to {self.number(high)}"
+
 
 def unit_of(metric: str, summaries: Sequence[ArmSummary]) -> Unit:
     """Points for a metric in [0, 1] whose name says accuracy; decimals so that a typical standard deviation is visible."""
@@ -170,7 +174,7 @@ def _evidence(c: Comparison, unit: Unit, mirrored: bool | None = None) -> str:
     else:
         if (c.difference or 0.0) < 0 if mirrored is None else mirrored:
             low, high = -high, -low
-        interval = f"{c.confidence * 100:g} % interval {unit.number(low)} to {unit.number(high)}"
+        interval = f"{c.confidence * 100:g} % interval {unit.interval(low, high)}"
     p = f"exact p {equals(c.p)}" if c.draws == 0 else f"p {equals(c.p)} over {c.draws:,} random sign flips"
     corrected = f", Holm p {equals(c.p_holm)}" if c.family > 1 else ""
     return f"{interval}, n = {c.n} blocks, {p}{corrected}"

@@ -6,6 +6,7 @@ import io
 import re
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, FAINT, GRID = "#222222", "#6b6b6b", "#d9d9d9"
@@ -15,6 +16,18 @@ WIDTH = 5.4
 """Inches. Labels stand above their rows, so that the figure is narrow and its letters stay readable on a phone."""
 
 _ANONYMOUS = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+def number_line(axes: Axes) -> None:
+    """Rows of marks over one scale: numbers below, faint lines up through all rows, and nothing else around them."""
+    axes.set_yticks([])
+    axes.tick_params(axis="x", colors=FAINT, labelsize=9, length=3)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
 
 
 def svg(figure: Figure) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.analysis.effects import Comparison
 from orchestrator.analysis.wording import Unit, name_of
-from orchestrator.figures.drawing import BETTER, FAINT, GRID, INK, OPEN, WIDTH, WORSE
+from orchestrator.figures.drawing import BETTER, FAINT, GRID, INK, OPEN, WIDTH, WORSE, number_line
 
 ROW = 0.62
 """Inches of one arm, its name above its interval."""
@@ -52,14 +52,7 @@ def effects(comparisons: Sequence[Comparison], unit: Unit) -> Figure:
     low, high = min([0.0, *reach]), max([0.0, *reach])
     margin = 0.06 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", colors=FAINT, labelsize=9, length=3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    number_line(axes)
     if comparisons:
         _caption(figure, comparisons[0], unit, height, comparisons[0].base if is_one_base else "the arm compared with")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from orchestrator.analysis.importance import ArmImportance, Importance
-from orchestrator.figures.drawing import BETTER, FAINT, GRID, INK, OPEN, WIDTH
+from orchestrator.figures.drawing import BETTER, FAINT, INK, OPEN, WIDTH, number_line
 
 ROW, _HEAD = 0.4, 0.34
 """Inches of one parameter, and of the name of an arm."""
@@ -43,14 +43,7 @@ def importance(found: Sequence[ArmImportance]) -> Figure:
                 face = colour if value > 1.0 else "white"
                 axes.scatter([value], [y], s=34, marker=mark, facecolor=face, edgecolor=colour, linewidths=1.5, zorder=3, clip_on=False)
             top -= ROW
-    axes.set_yticks([])
-    axes.tick_params(axis="x", colors=FAINT, labelsize=9, length=3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    number_line(axes)
     figure.text(0.5, 0.3 / height, "importance in limits of noise (line at 1)", fontsize=9.5, color=INK, ha="center", va="center")
     words = "○ PED-ANOVA with its interval ◇ fANOVA filled: beyond the limit"
     figure.text(0.5, 0.1 / height, words, fontsize=9, color=FAINT, ha="center", va="center")

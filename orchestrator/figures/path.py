@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from orchestrator.analysis.path import Along
 from orchestrator.analysis.wording import Unit
-from orchestrator.figures.drawing import FAINT, GRID, INK, WIDTH
+from orchestrator.figures.drawing import FAINT, GRID, INK, WIDTH, number_line
 
 _ROW = 0.55
 
@@ -48,14 +48,7 @@ def path(found: Along, unit: Unit, metric: str) -> Figure:
     margin = 0.06 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(-0.5, rows - 0.5)
-    axes.set_yticks([])
-    axes.tick_params(axis="x", colors=FAINT, labelsize=9, length=3)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))
-    axes.grid(axis="x", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    number_line(axes)
     level = f"{found.stops[0].confidence * 100:g} %"
     measured = f"{metric}, difference to the start{f' in {unit.difference.strip()}' if unit.points else ''}"
     for words, down in ((measured, 0.36), (f"mean with {level} interval (t), a dot per block", 0.16)):

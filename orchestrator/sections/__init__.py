@@ -119,8 +119,8 @@ def _effects(frames: Frames) -> Section:
                 *([] if len(bases) == 1 else [each.base]),
                 f"{each.n} of {each.planned}",
                 unit.number(each.difference, signed=True),
-                _interval(frames, each.t_low, each.t_high),
-                _interval(frames, each.bca_low, each.bca_high),
+                unit.interval(each.t_low, each.t_high),
+                unit.interval(each.bca_low, each.bca_high),
                 p_value(each.p),
                 p_value(each.p_holm),
                 number(each.better, 2),
@@ -171,7 +171,7 @@ def _scores(frames: Frames) -> Section:
     unit, metric = frames.unit, frames.facts.metric["report"]
     rows, absent = [], {}
     for each in frames.summaries:
-        spread = _interval(frames, each.low, each.high)
+        spread = unit.interval(each.low, each.high)
         numbers = (unit.number(each.mean), unit.number(each.sd), unit.number(each.iqm), spread, amount(each.device_seconds))
         rows.append((each.arm, str(each.ok), str(each.failed), str(each.missing), *numbers))
         absent[each.arm] = [*each.failed_blocks, *((block, MISSING) for block in each.missing_blocks)]
@@ -196,7 +196,7 @@ def _ranked(frames: Frames, ranking: Ranking) -> Section:
     rows = []
     for each in ranking.places:
         rank = NOTHING if each.rank_low is None else f"{number(each.rank_low, 1)} to {number(each.rank_high, 1)}"
-        scores = (unit.number(each.mean), _interval(frames, each.mean_low, each.mean_high))
+        scores = (unit.number(each.mean), unit.interval(each.mean_low, each.mean_high))
         rows.append((each.arm, number(each.rank, 1), rank, *scores, number(each.seconds, 2), _count(each.student), _extra(each)))
     interval = f"{CONFIDENCE * 100:g} % interval (t)"
     columns = ("arm", "mean rank", interval, f"mean{unit.score}", interval, "device-seconds a cell", "student's parameters", "beside it")
@@ -256,10 +256,6 @@ def _failures(frames: Frames) -> Section:
     ]
     columns = ("stage", "arm", "block", "cell", "attempt", "status", "message")
     return Section("Attempts that failed", tables=(Table(columns, tuple(rows), names=7),))
-
-
-def _interval(frames: Frames, low: float | None, high: float | None) -> str:
-    return NOTHING if low is None or high is None else f"{frames.unit.number(low)} to {frames.unit.number(high)}"
 
 
 def _first_line(message: Any) -> str:

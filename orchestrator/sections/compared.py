@@ -94,7 +94,7 @@ def _scores(found: Versus, unit: Unit) -> Section:
 
 def _row(each: Shared, unit: Unit) -> tuple[str, ...]:
     sides = [text for side in (each.a, each.b) for text in (f"{side.ok} of {side.planned}", _mean(side.mean, side.sd, unit))]
-    interval = NOTHING if each.low is None or each.high is None else f"{unit.number(each.low)} to {unit.number(each.high)}"
+    interval = unit.interval(each.low, each.high)
     over = (
         f"{each.pairs} pair{'' if each.pairs == 1 else 's'}" if each.is_paired else "unpaired" if each.difference is not None else NOTHING
     )
@@ -130,7 +130,7 @@ def _to_base(found: Versus, unit: Unit) -> Section:
 def _effect(each: Comparison | None, unit: Unit) -> tuple[str, str, str, str]:
     if each is None:
         return (NOTHING, NOTHING, NOTHING, NOTHING)
-    interval = NOTHING if each.t_low is None or each.t_high is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}"
+    interval = unit.interval(each.t_low, each.t_high)
     return unit.number(each.difference, signed=True), interval, f"{each.n} of {each.planned}", p_value(each.p_holm)
 
 

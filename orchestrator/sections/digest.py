@@ -68,9 +68,7 @@ def _open(base: str, tested: Sequence[Comparison], of: int, unit: Unit, points: 
 
 
 def _item(each: Comparison, unit: Unit) -> str:
-    interval = (
-        "" if each.t_low is None or each.t_high is None else f"95 % interval {unit.number(each.t_low)} to {unit.number(each.t_high)}, "
-    )
+    interval = "" if each.t_low is None or each.t_high is None else f"95 % interval {unit.interval(each.t_low, each.t_high)}, "
     difference = f"{unit.number(each.difference, signed=True)}{unit.difference}"
     return f"{each.arm} ({difference}, {interval}n = {each.n}, Holm p {equals(each.p_holm)})"
 

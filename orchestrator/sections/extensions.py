@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.analysis.effects import Comparison
 from orchestrator.analysis.frames import Frames
-from orchestrator.analysis.wording import NOTHING, p_value
+from orchestrator.analysis.wording import p_value
 from orchestrator.sections.forms import Section, Table
 
 
@@ -31,5 +31,8 @@ def extended(frames: Frames) -> Section | None:
 
 def _numbers(frames: Frames, each: Comparison) -> tuple[str, str, str]:
     unit = frames.unit
-    interval = NOTHING if each.t_low is None or each.t_high is None else f"{unit.number(each.t_low)} to {unit.number(each.t_high)}"
-    return f"{each.n} of {each.planned}", f"{unit.number(each.difference, signed=True)} ({interval})", p_value(each.p)
+    return (
+        f"{each.n} of {each.planned}",
+        f"{unit.number(each.difference, signed=True)} ({unit.interval(each.t_low, each.t_high)})",
+        p_value(each.p),
+    )

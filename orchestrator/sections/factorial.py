@@ -26,8 +26,8 @@ def main_effects(found: Factorial, unit: Unit, metric: str, goal: str) -> Sectio
             _aliases(each.aliases),
             f"{each.n} of {found.planned}",
             unit.number(each.effect, signed=True),
-            _interval(unit, each.t_low, each.t_high),
-            _interval(unit, each.bca_low, each.bca_high),
+            unit.interval(each.t_low, each.t_high),
+            unit.interval(each.bca_low, each.bca_high),
             p_value(each.p),
             p_value(each.p_holm),
         )
@@ -123,7 +123,7 @@ def _evidence(each: Effect, unit: Unit) -> str:
     else:
         if each.is_main and (each.effect or 0.0) < 0:
             low, high = -high, -low
-        interval = f"{each.confidence * 100:g} % interval {unit.number(low)} to {unit.number(high)}"
+        interval = f"{each.confidence * 100:g} % interval {unit.interval(low, high)}"
     p = f"exact p {equals(each.p)}" if each.draws == 0 else f"p {equals(each.p)} over {each.draws:,} random sign flips"
     return f"{interval}, n = {each.n} blocks, {p}" + (f", Holm p {equals(each.p_holm)}" if each.family > 1 else "")
 
@@ -158,10 +158,6 @@ def _aliases(aliases: Sequence[Alias]) -> str:
     if not aliases:
         return NOTHING
     return ", ".join(("" if alias.sign > 0 else "−") + TIMES.join(alias.factors) for alias in aliases)
-
-
-def _interval(unit: Unit, low: float | None, high: float | None) -> str:
-    return NOTHING if low is None or high is None else f"{unit.number(low)} to {unit.number(high)}"
 
 
 def _without_second(row: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,13 +23,13 @@ def ablation_path(frames: Frames, found: Along) -> Section:
             (
                 f"+ {stop.part}" if stop.part else "start",
                 stop.arm,
-                _score(frames, stop.mean),
+                frames.unit.number(stop.mean),
                 str(stop.n) if stop.part else NOTHING,
                 NOTHING if step is None else unit.number(step.difference, signed=True),
-                NOTHING if step is None else _interval(frames, step.t_low, step.t_high),
+                NOTHING if step is None else frames.unit.interval(step.t_low, step.t_high),
                 NOTHING if step is None else p_value(step.p_holm),
                 unit.number(stop.gain, signed=True),
-                _interval(frames, stop.low, stop.high),
+                frames.unit.interval(stop.low, stop.high),
             )
         )
         if stop.part and stop.chosen_by is not None:
@@ -94,11 +94,3 @@ def _notes(found: Along) -> tuple[str, ...]:
 
 def _caption(found: Along) -> str:
     return f"From the start, part by part, to the tuned base: {', '.join(stop.part for stop in found.stops if stop.part) or 'nothing to flip'}."
-
-
-def _score(frames: Frames, value: float | None) -> str:
-    return NOTHING if value is None else frames.unit.number(value)
-
-
-def _interval(frames: Frames, low: float | None, high: float | None) -> str:
-    return NOTHING if low is None or high is None else f"{frames.unit.number(low)} to {frames.unit.number(high)}"

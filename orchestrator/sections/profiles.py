@@ -6,7 +6,7 @@ from functools import partial
 
 from orchestrator.analysis.effects import CONFIDENCE
 from orchestrator.analysis.profiles import FEWEST_SOURCES, Profiles
-from orchestrator.analysis.wording import NOTHING, Unit, equals, name_of, number
+from orchestrator.analysis.wording import Unit, equals, name_of, number
 from orchestrator.figures.profiles import performance
 from orchestrator.sections.forms import Picture, Section, Table
 
@@ -15,9 +15,7 @@ def over_settings(found: Profiles, unit: Unit, metric: str) -> Section:
     """Interquartile means and performance profiles; ranks where there are enough data sets."""
     rows: list[tuple[str, ...]] = []
     for each in found.profiles:
-        interval = (
-            NOTHING if each.iqm_low is None or each.iqm_high is None else f"{unit.number(each.iqm_low)} to {unit.number(each.iqm_high)}"
-        )
+        interval = unit.interval(each.iqm_low, each.iqm_high)
         rows.append((each.treatment, str(each.cells), str(each.failed), unit.number(each.iqm), interval, number(each.rank, 2)))
     columns: tuple[str, ...] = ("treatment", "cells", "failed", f"IQM{unit.score}", f"{CONFIDENCE * 100:g} % interval", "mean rank")
     if found.critical is None:

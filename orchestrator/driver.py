@@ -262,6 +262,7 @@ def _launch_event(study: Study, launch: Launch) -> Event:
         metrics=_metrics(study),
         mode=_mode(launch),
         blocks=study.confirm.blocks if study.confirm else None,
+        lanes=1 if launch.in_process else study.run.lanes,
         machine=provenance.machine(),
     )
 

@@ -74,6 +74,7 @@ def study_event(
     metrics: Sequence[str],
     mode: str = "generations",
     blocks: int | None = None,
+    lanes: int = 1,
     machine: Mapping[str, Any] | None = None,
     clock: Clock = utc_now,
 ) -> Event:
@@ -81,7 +82,8 @@ def study_event(
 
     ``metric`` has select, report and goal. ``parameters`` has a name and a column (float64, int64, string or bool) for
     every hyper-parameter that gets one; ``metrics`` names every metric that a cell may end with. ``blocks`` are those of
-    stage two, all that a later launch may have changed in the fingerprint. ``machine`` is the driver's: cores, processor, system.
+    stage two, all that a later launch may have changed in the fingerprint. ``lanes`` is how many trainings it runs at a time;
+    ``machine`` is the driver's: cores, processor, system.
     """
     return {
         "event": "study",
@@ -102,6 +104,7 @@ def study_event(
         "metrics": list(metrics),
         "mode": mode,
         "blocks": blocks,
+        "lanes": lanes,
         "machine": None if machine is None else dict(machine),
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.fields import MANY, Faults, Need, entries, one_of, positive, single, whole, words
+from orchestrator.fields import MANY, Faults, Need, entries, one_of, positive, several, single, whole, words
 from orchestrator.located import Node
 from orchestrator.placement import ANY, CHIP, KINDS, SLICE, Placement
 from orchestrator.study import WANDB, Run
 from trainables.device import NAMES as DEVICES
+from trainables.status import FAILURES, LOST
 
 _NEEDS = {
     "lanes": whole(1, MANY),
@@ -21,6 +22,9 @@ _NEEDS = {
     "wandb_project": words(),
     "storage": words(),
     "retries": whole(0, MANY),
+    "retry_on": one_of(LOST, *FAILURES),
+    "cell_seconds": positive(),
+    "give_up_after": whole(0, MANY),
     "training_seconds": positive(),
 }
 
@@ -31,11 +35,16 @@ def read_run(faults: Faults, node: Node) -> Run:
     placement = _placement(faults, found)
     default = replace(Run(), lane=placement.kind, topology=placement.topology)
     default = replace(default, lanes=placement.lanes_in_slice or default.lanes, workers=placement.processes or default.workers)
-    rest = [key for key in _NEEDS if key not in ("lane", "topology")]
+    rest = [key for key in _NEEDS if key not in ("lane", "topology", "retry_on")]
     run = replace(default, **{key: single(faults, found.get(key), f"run.{key}", _NEEDS[key], getattr(default, key)) for key in rest})
     _check_workers(faults, found.get("workers"), run.workers, placement)
-    seconds = run.training_seconds
-    return replace(run, training_seconds=None if seconds is None else float(seconds))
+    if "retry_on" in found:
+        run = replace(run, retry_on=tuple(reason for reason, _ in several(faults, found["retry_on"], "run.retry_on", _NEEDS["retry_on"])))
+    return replace(run, training_seconds=_real(run.training_seconds), cell_seconds=_real(run.cell_seconds))
+
+
+def _real(seconds: float | None) -> float | None:
+    return None if seconds is None else float(seconds)
 
 
 def _placement(faults: Faults, found: Mapping[str, Node]) -> Placement:

@@ -19,6 +19,7 @@ from trainables.folder import name_of
 from trainables.network import Family
 from trainables.recipe import Recipe
 from trainables.source import Source
+from trainables.status import LOST, OUT_OF_MEMORY, TIMED_OUT
 from trainables.trial import CONTENT_VERSION, Block, Teacher, Trial
 
 STAGES = (SEARCH, PATH, CONFIRM)
@@ -194,7 +195,13 @@ class Run:
     wandb_project: str = "kdsweep"
     storage: str = "kdsweep-results"
     retries: int = 1
-    """How often a cell whose lane died is taken again. A lane that says beforehand that it goes away does not count."""
+    """How often a cell is taken again, for any of ``retry_on``. A lane that says beforehand that it goes away does not count."""
+    retry_on: tuple[str, ...] = (LOST, OUT_OF_MEMORY, TIMED_OUT)
+    """What makes a cell be taken again: a death of its lane ("lost"), or how its training ended."""
+    cell_seconds: float | None = None
+    """How long a cell may take on its lane, from its first leg to its last; None: as long as it likes."""
+    give_up_after: int = 10
+    """Failures, and not one cell that got anywhere, after which a launch ends; 0: never."""
     training_seconds: float | None = None
     """How long one whole training takes on one lane, for the plan's estimate while nothing has finished that could tell."""
 

@@ -587,7 +587,7 @@ def test_an_event_that_lacks_what_its_kind_needs_is_said(event: Event) -> None:
 
 def test_the_words_for_a_status_are_those_that_journals_hold() -> None:
     assert (RUNNING, OK, STOPPED) == ("running", "ok", "stopped")
-    assert FAILURES == ("failed", "diverged", "out_of_memory")
+    assert FAILURES == ("failed", "diverged", "out_of_memory", "timed_out")
     assert PREEMPTED == "preempted"
 
 

@@ -112,6 +112,7 @@ def test_the_events_are_what_the_format_says() -> None:
         "metrics": ["validation.accuracy"],
         "mode": "generations",
         "blocks": None,
+        "lanes": 1,
         "machine": None,
     }
     assert cell_event(

@@ -250,6 +250,11 @@ def extension_event(*, number: int, before: int, blocks: int, digest: str, desig
     }
 
 
+def order_event(*, order: str, token: str, by: str, cells: Sequence[str] = (), clock: Clock = utc_now) -> Event:
+    """The driver took in an order that was given elsewhere: pause, resume, stop, cancel or retry. ``by`` is user@host."""
+    return {"event": "order", "time": stamp(clock), "order": order, "token": token, "by": by, "cells": list(cells)}
+
+
 def end_event(*, status: str, counts: Mapping[str, int], clock: Clock = utc_now) -> Event:
     """A launch ended: ``status`` is complete or interrupted. A launch that was killed has no such event."""
     return {"event": "end", "time": stamp(clock), "status": status, "counts": dict(counts)}

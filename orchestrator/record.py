@@ -93,6 +93,8 @@ class Record:
         """Study events."""
         self.ends: list[Event] = []
         """End events."""
+        self.orders: list[Event] = []
+        """Order events: what drivers were told from elsewhere, in the order in which they took it in."""
         self.cells: dict[str, Attempt] = {}
         """The latest attempt at each cell, by cell id, in the order in which cells entered the plan."""
         self.design: Event | None = None
@@ -174,6 +176,8 @@ class Record:
                     self.launches.append(event)
                 case "end":
                     self.ends.append(event)
+                case "order":
+                    self.orders.append(event)
                 case "choice":
                     self._choices[event["arm"]] = event
                 case "design":

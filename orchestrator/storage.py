@@ -38,6 +38,31 @@ class LocalFolder:
         """The name as messages give it."""
         return str(self.path / name)
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Names of the files right in a folder, sorted; none where it does not exist. What is no file of its own is left out.
+
+        Raises:
+            StorageError: it cannot be listed.
+        """
+        try:
+            with os.scandir(self.path / folder) as entries:
+                return tuple(sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False)))
+        except FileNotFoundError:
+            return ()
+        except OSError as fault:
+            raise _unreadable(self.label(folder), fault) from fault
+
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where there is none.
+
+        Raises:
+            StorageError: no permission, ...
+        """
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as fault:
+            raise _unwritable(self.label(name), fault) from fault
+
     def read(self, name: str) -> bytes | None:
         """The whole file; None where there is none.
 

@@ -33,6 +33,8 @@ class Standing:
     status: str | None = None
     """A final status, or None."""
     attempt: int = 1
+    seconds: float = 0.0
+    """What the legs of this attempt took."""
     in_flight: bool = False
     levels: dict[float, Mapping[str, float]] = field(default_factory=dict)
     """Metrics by progress of rung or end."""

@@ -8,6 +8,7 @@ Sweep and stands where the old one stood. Whoever executes (this process, or lan
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -22,7 +23,7 @@ from orchestrator.proof import Prove
 from orchestrator.record import Record
 from orchestrator.study import Arm, Confirm, Study
 from orchestrator.tuning import END, Arrivals, Candidate, Generations, Hooks, Tuning, proposals_of
-from trainables.status import FAILED, FAILURES, OK, PREEMPTED, RUNNING, STOPPED
+from trainables.status import FAILED, FAILURES, LOST, OK, PREEMPTED, RUNNING, STOPPED
 from trainables.trial import Leg, Row
 
 
@@ -48,6 +49,11 @@ class Sweep:
         self._tunings: dict[str, Tuning] = {}
         self._chosen: dict[str, Candidate] = {}
         self._is_asynchronous = asynchronous
+        self._failures: Counter[str] = Counter()
+        """Of this launch, by message."""
+        self._gets_somewhere = any(
+            row["status"] in (RUNNING, OK) for attempt in record.attempts if attempt.plan["method"] is not None for row in attempt.rows
+        )
         self._taught = chains.methods_that_teach(study)
         kind = Arrivals if asynchronous else Generations
         if study.search is not None:
@@ -119,30 +125,84 @@ class Sweep:
                 standing = self._ready(after)
         if standing is None:
             return None
+        return self._leg(standing)
+
+    def take_on(self, trial: str) -> Leg | None:
+        """The next leg of this cell, as ``take`` gives one; None where it is finished, or waits for others at its rung."""
+        standing = self.cells[trial]
+        return self._leg(standing) if standing.status is None and standing.is_ready else None
+
+    def _leg(self, standing: Standing) -> Leg:
         standing.in_flight = True
-        return Leg(standing.cell.trial, standing.until, keeps=standing.keeps)
+        limit = self.study.run.cell_seconds
+        left = None if limit is None else max(0.0, limit - standing.seconds)
+        return Leg(standing.cell.trial, standing.until, keeps=standing.keeps, seconds=left)
 
     def give(self, row: Row) -> list[Event]:
         """Take in what a leg led to, and return the events to be journalled.
 
-        A leg that was preempted may be taken again at once: the same leg, of the same attempt.
+        A leg that was preempted may be taken again at once: the same leg, of the same attempt. A failure that the study retries
+        ends the attempt, and not the cell.
         """
         standing = self.cells[row.trial]
         standing.in_flight = False
+        standing.seconds += row.seconds
         self._events.append(row_event(row.trial, standing.attempt, row))
+        self._judge(row)
+        if row.status in FAILURES and self._is_retried(standing, row.status):
+            self._retry(standing, standing.attempt + 1)
+            return self.drain()
         self._apply(standing, row.status, row.progress, row.metrics)
         self._settle()
         return self.drain()
 
-    def lost(self, trial: str, message: str, trace: str = "") -> list[Event]:
-        """A lane died with this cell: it is taken again, unless that happened more often than the study allows."""
+    def lost(self, trial: str, message: str, trace: str = "", status: str = FAILED) -> list[Event]:
+        """A lane died with this cell: it is taken again, unless that happened more often than the study allows.
+
+        ``status``: what the cell has then; out_of_memory where that is what the lane died of.
+        """
         standing = self.cells[trial]
         standing.in_flight = False
-        if standing.attempt <= self.study.run.retries:
-            standing.attempt += 1
-            self._events.append(self._cell_event(standing))
+        if status == FAILED and self._is_retried(standing, LOST):
+            self._retry(standing, standing.attempt + 1)
             return self.drain()
-        return self.give(Row(trial, FAILED, standing.progress, 0, {}, message=message, trace=trace))
+        return self.give(Row(trial, status, standing.progress, 0, {}, message=message, trace=trace))
+
+    def retry(self, attempts: Mapping[str, int]) -> list[Event]:
+        """Take failed cells again as these attempts. Cells of a search that goes on are none of them: others were built on their failure."""
+        for trial, attempt in attempts.items():
+            standing = self.cells[trial]
+            standing.status = None
+            self._open[trial] = standing
+            self._retry(standing, attempt)
+        return self.drain()
+
+    def _is_retried(self, standing: Standing, reason: str) -> bool:
+        run = self.study.run
+        return reason in run.retry_on and standing.attempt <= run.retries
+
+    def _retry(self, standing: Standing, attempt: int) -> None:
+        standing.attempt, standing.seconds = attempt, 0.0
+        self._events.append(self._cell_event(standing))
+
+    def _judge(self, row: Row) -> None:
+        """Whether anything gets anywhere. A teacher that does shows nothing of the students that fail."""
+        if row.status in FAILURES:
+            self._failures[row.message.partition("\n")[0]] += 1
+        elif row.status in (RUNNING, OK) and self.cells[row.trial].cell.method is not None:
+            self._gets_somewhere = True
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why it makes no sense to go on: trainings of this launch failed, and no student of the study ever got to a rung; or None."""
+        count, limit = self._failures.total(), self.study.run.give_up_after
+        if self._gets_somewhere or limit == 0 or count < limit:
+            return None
+        told = "; ".join(f"{times} x {message}" for message, times in self._failures.most_common(3))
+        return (
+            f"{count} trainings failed, and no student got anywhere, so nothing more was begun: {told}. The table has the traces. Mend it, "
+            "then `kdsweep retry STUDY --failed` and `kdsweep resume STUDY`; run.give_up_after says how many failures it takes (0: never)."
+        )
 
     def drain(self) -> list[Event]:
         """Events since the last call."""
@@ -187,7 +247,14 @@ class Sweep:
             self._events.append(self._cell_event(standing))
 
     def _recall(self, standing: Standing) -> None:
+        known = self._record.cells.get(standing.cell.id)
+        standing.seconds = 0.0 if known is None else known.total("seconds")
         for row in self._record.rows_of(standing.cell.id):
+            if row["status"] in FAILURES and self._is_retried(standing, row["status"]):
+                # The journal ends before the next attempt, or more retries are allowed now. Not of an orphan: that of its teacher counts.
+                if all(needed.status not in FAILURES for needed in standing.needs):
+                    self._retry(standing, standing.attempt + 1)
+                    continue
             # "stopped" is the driver's own decision and follows again from the rows.
             if row["status"] != STOPPED:
                 self._apply(standing, row["status"], row["progress"], row["metrics"])

@@ -179,6 +179,17 @@ def test_out_of_memory_has_its_status(taught):
     assert runner.run(Leg(student_trial(), 1.0)).status == "ok"
 
 
+def test_a_leg_that_takes_too_long_has_its_status_and_the_next_attempt_starts_at_the_rung(taught):
+    trial = student_trial()
+    expected = [_facts(Runner(taught, "cpu").run(Leg(trial, until))) for until in (0.4, 1.0)]
+    runner = Runner(taught, "cpu")
+    assert runner.run(Leg(trial, 0.4, seconds=60.0)).status == "running"
+    row = runner.run(Leg(trial, 1.0, seconds=0.0))
+    assert (row.status, row.steps, row.trace) == ("timed_out", 8, "")
+    assert row.message == "Stopped at step 8 of 20. Its cell has had all the seconds that run.cell_seconds allows."
+    assert _facts(runner.run(Leg(trial, 1.0, seconds=60.0))) == expected[1]
+
+
 def test_divergence_has_its_status_and_keeps_what_was_finite(taught):
     # Every step turns the weights round and doubles them: float32 lasts for some 60 steps of two layers.
     recipe = Recipe(learning_rate=1.0, momentum=0.0, weight_decay=3.0, batch=16, epochs=20)

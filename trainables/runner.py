@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -15,7 +16,7 @@ from trainables.batches import Resident, resident
 from trainables.device import device_named
 from trainables.loop import Diverged, Halted, Training, never
 from trainables.source import Source
-from trainables.status import DIVERGED, FAILED, OK, OUT_OF_MEMORY, PREEMPTED, RUNNING, STOPPED
+from trainables.status import DIVERGED, FAILED, OK, OUT_OF_MEMORY, PREEMPTED, RUNNING, STOPPED, TIMED_OUT
 from trainables.store import Store, StoreError
 from trainables.teachers import FrozenTeacher, keep, name_of_weights, network_of
 from trainables.trial import Leg, Report, Row, Trial
@@ -24,6 +25,10 @@ CHECKPOINTS = "checkpoints/"
 """What names of checkpoints in the store begin with."""
 _KEPT = 4
 """How many splits and how many teachers stay on the device."""
+
+class _TimedOut(Exception):
+    """A leg took longer than it may."""
+
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -59,7 +64,8 @@ class Runner:
 
         A trial that already stands at ``until`` gives the row of that leg again; one that stands further starts anew.
         ``halt`` is asked between steps. Where it says so the row has status "preempted", and whoever is given the leg
-        again goes on from there, on this device or another.
+        again goes on from there, on this device or another. So is the time that the leg may take; a step that hangs never
+        comes to that question, and needs somebody else to end it.
         """
         started = time.perf_counter()
         compiled = self._device.compilations()
@@ -68,7 +74,7 @@ class Runner:
         live, self._live = self._live, None
         try:
             training = self._stand(leg, live)
-            row = self._trained(leg, training, halt)
+            row = self._trained(leg, training, halt, started)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 # whatever a training can raise is a fact about it, and belongs in the table
@@ -114,12 +120,20 @@ class Runner:
         except ValueError:
             return None  # a damaged checkpoint costs time, not a cell
 
-    def _trained(self, leg: Leg, training: Training, halt: Callable[[], bool]) -> Row:
+    def _trained(self, leg: Leg, training: Training, halt: Callable[[], bool], started: float) -> Row:
         """The leg, done or halted, and whatever is needed to go on kept."""
         trial = leg.trial.id
+        end = math.inf if leg.seconds is None else started + leg.seconds
+
+        def is_late() -> bool:
+            return time.perf_counter() > end
+
         try:
-            reports = training.advance(leg.until, halt)
+            reports = training.advance(leg.until, lambda: halt() or is_late())
         except Halted as stop:
+            # Whoever was late first among several workers: all of them say the same.
+            if any(self._device.gathered(int(is_late()))):
+                raise _TimedOut(f"{stop} Its cell has had all the seconds that run.cell_seconds allows.") from None
             self._save(leg, training)
             return Row(trial, PREEMPTED, training.steps / training.order.steps, training.steps, {}, message=str(stop))
         self._put_down(leg, training)
@@ -146,9 +160,10 @@ class Runner:
         self._live = training
 
     def _failed(self, leg: Leg, training: Training | None, error: Exception) -> Row:
-        status = DIVERGED if isinstance(error, Diverged) else OUT_OF_MEMORY if self._device.is_out_of_memory(error) else FAILED
-        message = str(error) if status == DIVERGED else f"{type(error).__name__}: {error}"
-        trace = "" if status == DIVERGED else traceback.format_exc()
+        status = self._status_of(error)
+        is_told = status in (DIVERGED, TIMED_OUT)
+        message = str(error) if is_told else f"{type(error).__name__}: {error}"
+        trace = "" if is_told else traceback.format_exc()
         if status == OUT_OF_MEMORY:
             self._splits.clear()
             self._teachers.clear()
@@ -156,6 +171,14 @@ class Runner:
         progress = min(steps / training.order.steps, leg.until) if training else 0.0
         reports = training.reports if training else ()
         return Row(leg.trial.id, status, progress, steps, reports[-1].metrics if reports else {}, reports, message=message, trace=trace)
+
+
+    def _status_of(self, error: Exception) -> str:
+        if isinstance(error, Diverged):
+            return DIVERGED
+        if isinstance(error, _TimedOut):
+            return TIMED_OUT
+        return OUT_OF_MEMORY if self._device.is_out_of_memory(error) else FAILED
 
 
 def run_trial(

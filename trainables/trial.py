@@ -170,6 +170,8 @@ class Leg:
     until: float
     keeps: bool = False
     """Whether the student is kept for others to learn from. What a teacher's trial makes always is."""
+    seconds: float | None = None
+    """How long it may take, after which it ends as timed_out; None: as long as it likes."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.until <= 1.0:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from trainables.redaction import redacted
+
 if TYPE_CHECKING:
     from search_spaces import Value
     from trainables.trial import Row
@@ -165,8 +167,9 @@ def row_event(cell: str, attempt: int, row: Row, clock: Clock = utc_now) -> Even
         ],
         "seconds": float(row.seconds),
         "device_seconds": float(row.device_seconds),
-        "message": _text(row.message),
-        "trace": _text(row.trace),
+        # Lanes have done this with the secrets of their machines; what tells of a lane that died comes from this one.
+        "message": _text(redacted(row.message)),
+        "trace": _text(redacted(row.trace)),
         "where": {name: str(value) for name, value in row.where.items()},
     }
 

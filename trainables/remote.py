@@ -9,6 +9,8 @@ from typing import Any
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
+from trainables.redaction import redacted
+
 ANSWER_S = 60.0
 """Seconds that a call may take, all attempts of its backend together, beside what its bytes need."""
 
@@ -21,7 +23,8 @@ _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 _S3_ATTEMPTS = 10
 """Of s3fs at one request: with 10 it lasts out 30 s without an endpoint, as gcsfs does; its own 5 give up after 6 s."""
 
-_LOGIN = re.compile(r"(?<=://)[^/@]*:[^/@]*@")
+_LOGIN = re.compile(r"(?<=://)([^/@]*|[^/:@]+:[^@]*)@")
+"""What stands before the host, a password with a slash in it, too."""
 
 
 def opened(url: str) -> tuple[Any, str]:
@@ -30,7 +33,7 @@ def opened(url: str) -> tuple[Any, str]:
     Raises:
         ValueError: nothing here can open it, or there is a login in it; the message says what to do.
     """
-    if _LOGIN.search(url):
+    if has_login(url):
         raise ValueError("a login in a URL would end in files and messages: leave it out, and give it as the store's own tools expect it")
     protocol = fsspec.core.split_protocol(url)[0]
     try:
@@ -46,6 +49,11 @@ def opened(url: str) -> tuple[Any, str]:
     return files, str(path)
 
 
+def has_login(url: str) -> bool:
+    """Whether there is a user, a password or a token in a URL."""
+    return _LOGIN.search(url) is not None
+
+
 def without_login(url: str) -> str:
     """A URL as messages may give it."""
     return _LOGIN.sub("***@", url)
@@ -58,7 +66,7 @@ def within(files: Any, carried: int = 0) -> dict[str, float]:
 
 def told(fault: Exception) -> str:
     """What a backend's exception means and what it says. Every backend has exceptions of its own, so their words decide."""
-    said = " ".join(f"{type(fault).__name__}: {fault}".split()).rstrip(":")
+    said = " ".join(redacted(f"{type(fault).__name__}: {fault}").split()).rstrip(":")
     if isinstance(fault, FileNotFoundError):
         return f"no such bucket or folder ({said})"
     if re.search(r"Permission|Forbidden|Credential|Anonymous|RefreshError|\b40[13]\b", said):

@@ -1,7 +1,9 @@
 """The journal: an append-only list of events, one JSON object a line, from which everything else is made.
 
 An event counts once its newline is on the disk. So what a writer that died left behind its last newline is no event:
-readers pass over it and the next append cuts it off. A fault anywhere else is corruption, and is said, not skipped.
+readers pass over it and the next append cuts it off. Where power failed, whole lines at the end may be no events either,
+for pages of a file reach the disk in any order. Readers pass over these, too, and say so; the next append moves them to
+``journal.damaged``, and tells that in an event of its own. A fault anywhere else is corruption, and is said, not skipped.
 
 Numbers that JSON has no word for become objects, ``{"nonfinite": "nan"}`` (or ``"inf"``, ``"-inf"``), wherever they
 stand; ``Journal.read`` gives the floats back. Every line is strict JSON and plain ASCII.
@@ -12,14 +14,28 @@ Who writes or reads facts imports from here: the events, the record that they ma
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.bucket import RemoteFolder
 from orchestrator.errors import StorageError
-from orchestrator.events import SCHEMA_VERSION, Clock, Event, cell_event, choice_event, end_event, finite, row_event, study_event, utc_now
+from orchestrator.events import (
+    SCHEMA_VERSION,
+    Clock,
+    Event,
+    cell_event,
+    choice_event,
+    end_event,
+    finite,
+    row_event,
+    stamp,
+    study_event,
+    utc_now,
+)
 from orchestrator.record import Attempt, Record, record_of
 from orchestrator.storage import LocalFolder, StudyLock, folder_at
 
@@ -41,8 +57,23 @@ __all__ = [
 ]
 
 _FILE = "journal.jsonl"
+_DAMAGED = "journal.damaged"
+_TABLE = "trials.parquet"
 _SEGMENTS = "journal"
 _SEGMENT = re.compile(r"([0-9]{8,})\.jsonl")
+_log = logging.getLogger("orchestrator.journal")
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """How far a local journal is sound."""
+
+    length: int
+    """Bytes, up to the end of the last line that is."""
+    damaged: int = 0
+    """Lines behind it that are no events."""
+    first: int = 0
+    """Number of the first of these."""
 
 
 class Journal:
@@ -60,6 +91,9 @@ class Journal:
         """Events by segment, as far as they were read: a segment never changes."""
         self._next: int | None = None
         """Number of the next segment, once known."""
+        self._sound: _Sound | None = None
+        """Of the local file, once known."""
+        self._has_said = False
 
     def append(self, events: Sequence[Event]) -> None:
         """Add events in their order; they are durable when this returns. A batch costs one write and one fsync, or one PUT.
@@ -68,13 +102,14 @@ class Journal:
 
         Raises:
             StorageError: they cannot be written; then none of them counts, and nothing that was there is lost. (Where an
-                object store did not answer, they may turn up all the same.) Or another driver wrote.
+                object store did not answer, they may turn up all the same.) Or another driver wrote, or somebody took
+                the journal away. Or, as ``read``, it is corrupt.
         """
         if not events:
             return
         lines = b"".join(_line(event) for event in events)
         if isinstance(self._folder, LocalFolder):
-            self._folder.append(_FILE, lines)
+            self._append(self._folder, lines)
             return
         if self._next is None:
             self._next = len(_segments(self._folder)) + 1
@@ -86,19 +121,49 @@ class Journal:
             )
         self._next += 1
 
+    def _append(self, folder: LocalFolder, lines: bytes) -> None:
+        if self._sound is None:
+            self.read()
+        sound = self._sound or _Sound(0)
+        if sound.damaged:
+            folder.set_aside(_FILE, sound.length, _DAMAGED)
+            self._sound = _Sound(sound.length)
+            told = {"event": "damage", "time": stamp(utc_now), "line": sound.first, "lines": sound.damaged, "kept": _DAMAGED}
+            lines = _line(told) + lines
+        self._sound = _Sound(folder.append(_FILE, lines, sound.length))
+
     def read(self) -> tuple[Event, ...]:
         """Every event that counts, in order; none where there is no journal yet. Nothing is changed.
 
         Raises:
-            StorageError: a line other than a torn last one is no event, or a segment is missing.
+            StorageError: a line is no event, and events follow on it or none stands before it; a segment is missing; or there
+                is no event at all, but a table that was made of some.
         """
-        if isinstance(self._folder, LocalFolder):
-            whole, newline, _torn = (self._folder.read(_FILE) or b"").rpartition(b"\n")
-            return tuple(_parsed(whole + newline, self._folder.label(_FILE)))
-        names = _segments(self._folder)
+        events = self._read_file(self._folder) if isinstance(self._folder, LocalFolder) else self._read_segments(self._folder)
+        if not events and self._folder.read(_TABLE) is not None:
+            raise StorageError(
+                f"A study needs its journal, but got {self._folder.label(_TABLE)} beside no event: the journal was lost, or emptied. "
+                "Restore it from a copy. To give up what is finished and begin anew, remove that table."
+            )
+        return events
+
+    def _read_file(self, folder: LocalFolder) -> tuple[Event, ...]:
+        whole, newline, _torn = (folder.read(_FILE) or b"").rpartition(b"\n")
+        events, self._sound = _sound(whole + newline, folder.label(_FILE))
+        if self._sound.damaged and not self._has_said:
+            self._has_said = True
+            _log.warning(
+                "%s has no events behind line %d (lines that are none: %d), as where power failed. What these may have said is done again; "
+                "the next `kdsweep run` moves them to %s.",
+                *(folder.label(_FILE), self._sound.first - 1, self._sound.damaged, folder.label(_DAMAGED)),
+            )
+        return events
+
+    def _read_segments(self, folder: RemoteFolder) -> tuple[Event, ...]:
+        names = _segments(folder)
         new = names[len(self._known) :]
-        for name, data in zip(new, self._folder.read_all(new) if new else (), strict=True):
-            self._known.append(tuple(_parsed(data, self._folder.label(name))))
+        for name, data in zip(new, folder.read_all(new) if new else (), strict=True):
+            self._known.append(tuple(_parsed(data, folder.label(name))))
         if self._next is None:
             # Whoever decides by what was read must not write behind what was not.
             self._next = len(names) + 1
@@ -136,18 +201,49 @@ def _refused(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _parsed(data: bytes, label: str) -> Iterable[Event]:
+def _sound(data: bytes, label: str) -> tuple[tuple[Event, ...], _Sound]:
+    """Events of whole lines, as far as all of them are sound, and how far that is.
+
+    Raises:
+        StorageError: a line that is no event has one behind it, or none before it.
+    """
+    events: list[Event] = []
+    length = damaged = first = 0
+    fault: StorageError | None = None
+    end = 0
     for number, line in enumerate(data.split(b"\n"), start=1):
+        end += len(line) + 1
         if not line.strip():
             continue
         try:
-            hook = _given_back if b'"nonfinite"' in line else None
-            event = json.loads(line.decode(), object_hook=hook, parse_constant=_refused)
-            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-                raise ValueError("no object with a kind of event")
-        except (ValueError, RecursionError) as fault:
-            raise StorageError(
-                f"{label} needs one event a line, but got line {number}={line[:60]!r} ({fault}). "
-                "Restore the journal from a copy, or delete that line: what it said is then done again."
-            ) from fault
-        yield event
+            event = _event(line, f"{label} needs one event a line, but got line {number}")
+        except StorageError as found:
+            fault, first, damaged = fault or found, first or number, damaged + 1
+            continue
+        if fault is not None:
+            raise fault
+        events.append(event)
+        length = end
+    if fault is not None and not events:
+        raise fault
+    # Blank lines behind the last event do no harm, and stay.
+    return tuple(events), _Sound(length, damaged, first) if damaged else _Sound(len(data))
+
+
+def _parsed(data: bytes, label: str) -> Iterable[Event]:
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if line.strip():
+            yield _event(line, f"{label} needs one event a line, but got line {number}")
+
+
+def _event(line: bytes, need: str) -> Event:
+    try:
+        hook = _given_back if b'"nonfinite"' in line else None
+        event = json.loads(line.decode(), object_hook=hook, parse_constant=_refused)
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise ValueError("no object with a kind of event")
+    except (ValueError, RecursionError) as fault:
+        raise StorageError(
+            f"{need}={line[:60]!r} ({fault}). Restore the journal from a copy, or delete that line: what it said is then done again."
+        ) from fault
+    return event

@@ -32,7 +32,7 @@ from orchestrator.record import Record, record_of
 from orchestrator.sections import sections
 from orchestrator.sections.forms import Section
 from orchestrator.storage import folder_at
-from orchestrator.table import reports_frame, trials_frame
+from orchestrator.table import mend, reports_frame, trials_frame
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -67,13 +67,14 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
 def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
     """Write report.md, report.html, report.tex, report.json, and every picture as figures/NAME.svg and .png.
 
-    Each file is replaced at once. ``found`` are the frames of the folder, where the caller has them already. Returns what
-    (md, html, tex, json, or the name of a picture's file) to where.
+    Each file is replaced at once. ``found`` are the frames of the folder, where the caller has them already. Tables that are
+    missing, damaged or behind the journal are made again. Returns what (md, html, tex, json, or the name of a picture's file) to where.
 
     Raises:
         StorageError: as ``frames``; or the folder cannot be written.
     """
     found = found or frames(folder)
+    mend(folder)
     written = sections(found)
     drawn = _drawn(written)
     files = {

@@ -76,21 +76,26 @@ class LocalFolder:
         except OSError as fault:
             raise _unreadable(self.label(name), fault) from fault
 
-    def append(self, name: str, lines: bytes) -> None:
-        """Add whole lines with one write, on the disk before this returns.
+    def append(self, name: str, lines: bytes, known: int | None = None) -> int:
+        """Add whole lines with one write, on the disk before this returns; how many bytes the file then has.
 
-        What a writer that died left without a newline is cut off first. If the write fails, the file is cut back to what
-        it was. One writer at a time: see ``StudyLock``.
+        What a writer that died left without a newline is cut off first; where ``known`` is given, so many bytes have to be left then. If the write
+        fails, the file is cut back to what it was. One writer at a time: see ``StudyLock``.
 
         Raises:
-            StorageError: disk full, no permission, ...; nothing that was there is lost.
+            StorageError: disk full, no permission, ...; nothing that was there is lost. Or the file is not what it was.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not known:
+                self.path.mkdir(parents=True, exist_ok=True)
             is_new = not (self.path / name).exists()
+            if is_new and known:
+                raise _changed(self.label(name), "no such file")
             descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 length = _cut_torn_tail(descriptor)
+                if known not in (None, length):
+                    raise _changed(self.label(name), f"{length} bytes instead of {known}")
                 try:
                     _write(descriptor, lines)
                 except OSError:
@@ -105,6 +110,23 @@ class LocalFolder:
                 self._sync()
         except OSError as fault:
             raise _unwritable(self.label(name), fault) from fault
+        return length + len(lines)
+
+    def set_aside(self, name: str, keep: int, into: str) -> None:
+        """Cut a file behind ``keep`` bytes. What was there is added to the file ``into``, and on the disk before it is cut.
+
+        Raises:
+            StorageError: disk full, no permission, ...; then nothing is cut.
+        """
+        try:
+            with (self.path / name).open("r+b") as file, (self.path / into).open("ab") as kept:
+                file.seek(keep)
+                _write(kept.fileno(), file.read())
+                self._sync()
+                file.truncate(keep)
+                os.fsync(file.fileno())
+        except OSError as fault:
+            raise _unwritable(self.label(into), fault) from fault
 
     def replace(self, name: str, data: bytes) -> None:
         """Put a whole file in the place of the old one: readers, and whoever comes after a crash, see the one or the other.
@@ -261,6 +283,14 @@ def _unwritable(what: str, fault: Exception) -> StorageError:
     return StorageError(
         f"Writing needs permission and space for {what}, but got {type(fault).__name__}: {fault}. "
         "What was there is kept; make room, then run the study again: finished cells are not repeated."
+    )
+
+
+def _changed(what: str, found: str) -> StorageError:
+    """What to raise where somebody else moved, cut or wrote a file that has one writer."""
+    return StorageError(
+        f"Writing {what} needs the file as this driver left it, but got {found}. Nothing was written. "
+        "Put it back as it was, and let no other driver write there; then run the study again: finished cells are not repeated."
     )
 
 

@@ -9,7 +9,9 @@ real in another, ``pa.unify_schemas`` needs ``promote_options="permissive"`` and
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +21,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import StorageError, StudyLocked
 from orchestrator.events import SCHEMA_VERSION, STAGES, Event, finite
-from orchestrator.record import Attempt, Record
+from orchestrator.journal import Journal
+from orchestrator.record import Attempt, Record, record_of
 from orchestrator.schema import TIME_COLUMNS, schema_of, table_of
-from orchestrator.storage import Folder, folder_at
+from orchestrator.storage import Folder, StudyLock, folder_at
 from search_spaces import nearest
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "TABLES",
     "TIME_COLUMNS",
     "export",
+    "mend",
     "read_reports",
     "read_studies",
     "read_trials",
@@ -43,6 +47,8 @@ __all__ = [
 ]
 
 TABLES = ("trials", "reports", "studies")
+
+_log = logging.getLogger("orchestrator.table")
 
 
 # From record to tables
@@ -178,9 +184,54 @@ def write(record: Record, folder: str | Path) -> None:
         StorageError: a value does not fit its column (then nothing is written), or the folder cannot be written.
     """
     place = folder_at(folder)
-    frames = {"studies": studies_frame(record), "reports": reports_frame(record), "trials": trials_frame(record)}
-    for name, frame in frames.items():
+    for name, frame in _frames(record).items():
         place.replace(f"{name}.parquet", _parquet(frame))
+
+
+def mend(folder: str | Path) -> tuple[str, ...]:
+    """Make those files again that are missing, damaged or behind the journal; their names, and why, are logged as a warning, and returned.
+
+    Nothing is done while a driver is at work, which sees to them itself, nor to files of another version of kdsweep.
+
+    Raises:
+        StorageError: the journal cannot be read, or the folder cannot be written.
+    """
+    place = folder_at(folder)
+    if not _stale(place, _frames(record_of(Journal(folder).read()))):
+        return ()
+    try:
+        with StudyLock(folder):
+            frames = _frames(record_of(Journal(folder).read()))
+            found = _stale(place, frames)
+            for name in found:
+                place.replace(f"{name}.parquet", _parquet(frames[name]))
+    except StudyLocked:
+        return ()
+    for name, why in found.items():
+        _log.warning("%s %s: it was made again from the journal.", place.label(f"{name}.parquet"), why)
+    return tuple(found)
+
+
+def _frames(record: Record) -> dict[str, pa.Table]:
+    return {"studies": studies_frame(record), "reports": reports_frame(record), "trials": trials_frame(record)}
+
+
+def _stale(place: Folder, frames: dict[str, pa.Table]) -> dict[str, str]:
+    """Names of tables whose files do not hold these frames, and why."""
+    found = {}
+    for name, frame in frames.items():
+        data = place.read(f"{name}.parquet")
+        if data is None:
+            found[name] = "was missing"
+        elif data != _parquet(frame):
+            try:
+                _opened(data, name, place.label(f"{name}.parquet"))
+                found[name] = "was behind the journal"
+            except _Damaged:
+                found[name] = "was damaged"
+            except StorageError:
+                continue  # another version of kdsweep wrote it, or something else did
+    return found
 
 
 def read_trials(folder: str | Path) -> pa.Table:
@@ -205,15 +256,23 @@ def read_studies(folder: str | Path) -> pa.Table:
 def export(folder: str | Path, format: str, to: str | Path) -> tuple[str, ...]:
     """Write the tables of a study's folder into the folder ``to`` as "parquet" or "csv"; returns what was written.
 
-    In CSV, null is an empty field, NaN is ``nan`` and a word is quoted.
+    They say what the journal says. Where it cannot be read, the Parquet files are taken, with a warning in the log. In CSV, null is
+    an empty field, NaN is ``nan`` and a word is quoted.
 
     Raises:
         StorageError: unknown format, no tables, or ``to`` cannot be written.
     """
     if format not in _WRITERS:
         raise StorageError(f"Export needs a format among {', '.join(_WRITERS)}, but got format={format!r}.")
-    source, target = folder_at(folder), folder_at(to)
-    frames = {name: _read(source, name) for name in TABLES}
+    target = folder_at(to)
+    try:
+        frames = _frames(record_of(Journal(folder).read()))
+    except StorageError as fault:
+        frames = {name: _read(folder_at(folder), name) for name in TABLES}
+        _log.warning("%s What is exported is the table as it was last written.", fault)
+    else:
+        with contextlib.suppress(StorageError):  # who may only read gets what was asked for all the same
+            mend(folder)
     for name, frame in frames.items():
         target.replace(f"{name}.{format}", _WRITERS[format](frame))
     return tuple(target.label(f"{name}.{format}") for name in frames)
@@ -239,12 +298,20 @@ def _read(place: Folder, name: str) -> pa.Table:
     label = place.label(file)
     data = place.read(file)
     if data is None:
-        raise StorageError(f"Reading the table {name} needs {label}, but got no such file. It is written when the study runs.")
+        raise StorageError(f"Reading the table {name} needs {label}, but got no such file. `kdsweep report` makes it from the journal.")
+    return _opened(data, name, label)
+
+
+class _Damaged(StorageError):
+    """What is there is no Parquet file, or not the whole of one."""
+
+
+def _opened(data: bytes, name: str, label: str) -> pa.Table:
     try:
         frame = pq.ParquetFile(pa.BufferReader(data)).read()
-    except pa.ArrowException as fault:
-        raise StorageError(
-            f"Reading needs a whole Parquet file, but got {label}: {fault}. Delete it: it is made again from the journal."
+    except (pa.ArrowException, OSError) as fault:
+        raise _Damaged(
+            f"Reading needs a whole Parquet file, but got {label}: {fault}. It is made again from the journal: run `kdsweep report`."
         ) from fault
     metadata = frame.schema.metadata or {}
     told = metadata.get(b"kdsweep.schema_version", b"").decode()

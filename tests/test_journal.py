@@ -270,12 +270,11 @@ def test_a_tail_longer_than_a_block_is_cut_off_whole(tmp_path: Path, tail: bytes
     "broken",
     [b'{"event":"sai', b"\0\0\0\0", b'{"event":"said","number":NaN}', b"[1]", b'{"number":1}', b'{"event":1}', b"\xff", b"[" * 99_999],
 )
-@pytest.mark.parametrize("after", [b'{"event":"said","number":3}\n', b""])
-def test_a_broken_line_is_said_with_its_place(tmp_path: Path, broken: bytes, after: bytes) -> None:
+def test_a_broken_line_before_others_is_said_with_its_place(tmp_path: Path, broken: bytes) -> None:
     Journal(tmp_path).append([said(0), said(1)])
     file = tmp_path / "journal.jsonl"
     with file.open("ab") as handle:
-        handle.write(broken + b"\n" + after)
+        handle.write(broken + b'\n{"event":"said","number":3}\n')
     with pytest.raises(StorageError, match=r"journal\.jsonl needs one event a line, but got line 3=.*delete that line") as caught:
         Journal(tmp_path).read()
     assert str(file) in str(caught.value)
@@ -339,12 +338,11 @@ journal.append([{"event": "said", "number": 5}])
 def test_places_that_cannot_be_written_or_read_are_said(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="Writing needs permission"):
-        Journal(tmp_path).append([said(0)])
-    with pytest.raises(StorageError, match="Reading needs access"):
-        Journal(tmp_path).read()
-    with pytest.raises(StorageError, match="Writing needs permission"):
-        Journal(tmp_path / "file" / "study").append([said(0)])
+    for place in (tmp_path, tmp_path / "file" / "study"):
+        with pytest.raises(StorageError, match="Reading needs access"):
+            Journal(place).append([said(0)])
+        with pytest.raises(StorageError, match="Reading needs access"):
+            Journal(place).read()
     with pytest.raises(StorageError, match="needs a local path or a URL"):
         Journal("nowhere://bucket/study").read()
 

@@ -88,8 +88,10 @@ class Store:
         try:
             yield
         except Exception as fault:  # every fsspec backend has exceptions of its own
-            told = f"{type(fault).__name__}: {fault}" if self._is_local else remote.told(fault)
-            raise StoreError(f"{doing} {name} below {self.root} needs access and an answer, but got {told}.") from fault
+            need, told = "access and an answer", remote.told(fault)
+            if self._is_local:
+                need, told = "permission and space", f"{type(fault).__name__}: {fault}"
+            raise StoreError(f"{doing} {name} below {self.root} needs {need}, but got {told}.") from fault
 
     def _path(self, name: str) -> str:
         if not _is_name(name):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -31,10 +30,6 @@ app = typer.Typer(
     # Without markup typer does not load rich, and --help answers at once.
     rich_markup_mode=None,
 )
-
-
-_WATCH_S = 2.0
-"""Between two looks of status --watch."""
 
 
 class Wandb(StrEnum):
@@ -159,30 +154,31 @@ def run(
 def status(
     study: Results,
     storage: Storage = None,
-    watch: Annotated[bool, typer.Option("--watch", help="go on until the launch ends")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="go on until the launch ends, or Ctrl-C")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show where a study stands: cells by arm, best scores, whether a driver is at work. Reads the journal only."""
+    """Show where a study stands: every cell, best scores, lanes, failures, cost and time left. Reads journal and lock only."""
+    from orchestrator.board import board
     from orchestrator.journal import Journal
-    from orchestrator.standing import standing_of
+    from orchestrator.standing import folder_named, standing_of
+    from orchestrator.watching import looks, show, stream
 
-    folder = _folder(study, storage)
+    # The whole reader of study files loads torch, which takes longer than all the rest.
+    folder = (folder_named(study, storage) if study.endswith((".yaml", ".yml")) else None) or _folder(study, storage)
     journal = Journal(folder)
+    if watch:
+        seen = looks(lambda: standing_of(folder, journal))
+        if as_json:
+            stream(seen, typer.echo)
+        else:
+            show(seen, _console())
+        return
     standing = standing_of(folder, journal)
     if as_json:
-        typer.echo(json.dumps(standing.to_json(), indent=None if watch else 2))
-        while watch and standing.driver is not None:
-            time.sleep(_WATCH_S)
-            standing = standing_of(folder, journal)
-            typer.echo(json.dumps(standing.to_json()))
+        typer.echo(json.dumps(standing.to_json(), indent=2))
         return
-    from rich.live import Live
-
-    with Live(standing.picture(), console=_console(), auto_refresh=False) as live:
-        while watch and standing.driver is not None:
-            time.sleep(_WATCH_S)
-            standing = standing_of(folder, journal)
-            live.update(standing.picture(), refresh=True)
+    console = _console()
+    console.print(board(standing, console.width), soft_wrap=True)
 
 
 @app.command()
@@ -278,18 +274,22 @@ def methods(
 
 @app.command()
 def doctor(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY]", help="a study file, for its storage, device and W&B")] = None,
     cluster: Annotated[
-        Path | None, typer.Option("--cluster", metavar="FILE", help="a file for Ray's cluster launcher, as cluster.yaml")
+        Path | None, typer.Option("--cluster", metavar="FILE", help="look at a file for Ray's cluster launcher, as cluster.yaml, instead")
     ] = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDR", help="a running Ray cluster; without it Ray is started here")] = None,
+    storage: Storage = None,
+    quick: Annotated[bool, typer.Option("--quick", help="start no Ray, which takes seconds")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say everything that is wrong with a cluster file, and what quota and money it can come to; start nothing, ask no cloud."""
-    if cluster is None:
-        typer.echo("doctor checks a cluster file for now, but got none: kdsweep doctor --cluster cluster.yaml", err=True)
-        raise typer.Exit(2)
-    from orchestrator.clusterfile import examine_file
+    """Say what is wrong with this machine, its Ray, storage, W&B and logins, or with a cluster file, and what to do; leave nothing behind."""
+    from orchestrator import checkup, clusterfile
 
-    examination = examine_file(cluster)
+    if cluster is not None:
+        examination = clusterfile.examine_file(cluster)
+    else:
+        examination = checkup.examine_study(study, address=address, storage=storage, quick=quick)
     typer.echo(json.dumps(examination.to_json(), indent=2) if as_json else "\n".join(examination.lines()))
     raise typer.Exit(2 if examination.errors else 0)
 

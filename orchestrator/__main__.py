@@ -142,6 +142,10 @@ def run(
     options = {"lane": lane, "topology": topology, "lanes": lanes, "workers": workers, "device": device}
     found = _read(study, set_, storage=storage, wandb=None if wandb is None else wandb.value, **options)
     _warn(found)
+    if address is None and not in_process:
+        from orchestrator.loopback import only_here
+
+        only_here()
     console = _console()
     outcome = drive(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), console)
     _summarise(outcome, found.run, console)

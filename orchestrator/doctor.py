@@ -1,7 +1,7 @@
 """Doctor: what is wrong with a set-up, all of it at once, before it costs anything.
 
-An examination is what one check found: ``orchestrator.clusterfile`` examines a cluster file. Another check joins by
-returning an ``Examination`` too, and an option of ``kdsweep doctor`` that asks for it.
+An examination is what was found: ``orchestrator.clusterfile`` examines a cluster file, ``orchestrator.checkup`` this machine
+and what a study needs of it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from orchestrator.located import Node, Place, printable
 
 
 class Severity(StrEnum):
-    """An error keeps the set-up from working, or makes it unsafe; a warning costs time or money."""
+    """An error keeps the set-up from working, or makes it unsafe; a warning costs time or money; ok is how it should be."""
 
     ERROR = "error"
     WARNING = "warning"
+    OK = "ok"
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that is wrong. ``key`` is its dotted name; empty where the whole file is at fault."""
+    """One thing that is wrong, or was looked at and is not. ``key`` is its dotted name; empty where the whole file is at fault."""
 
     place: Place
     key: str
@@ -52,6 +53,10 @@ class Findings:
         """Keep a warning."""
         self._add(place, key, message, Severity.WARNING)
 
+    def ok(self, place: Place | Node, key: str, message: str) -> None:
+        """Keep what is as it should be: the line says what was looked at."""
+        self._add(place, key, message, Severity.OK)
+
     def _add(self, place: Place | Node, key: str, message: str, severity: Severity) -> None:
         self.found.append(Finding(place.place if isinstance(place, Node) else place, key, message, severity))
 
@@ -69,10 +74,14 @@ class Examination:
         """How many of the findings are errors."""
         return sum(finding.severity is Severity.ERROR for finding in self.findings)
 
+    @property
+    def warnings(self) -> int:
+        """How many of the findings are warnings."""
+        return sum(finding.severity is Severity.WARNING for finding in self.findings)
+
     def lines(self) -> list[str]:
         """As the terminal shows it: findings in the order of the text, how many, then needs."""
-        warnings = len(self.findings) - self.errors
-        verdict = f"{self.subject}: {_counted(self.errors, 'error')}, {_counted(warnings, 'warning')}."
+        verdict = f"{self.subject}: {_counted(self.errors, 'error')}, {_counted(self.warnings, 'warning')}."
         return [*map(str, self.findings), verdict, *(f"  {need}" for need in self.needs)]
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +89,7 @@ class Examination:
         return {
             "subject": self.subject,
             "errors": self.errors,
-            "warnings": len(self.findings) - self.errors,
+            "warnings": self.warnings,
             "findings": [finding.to_json() for finding in self.findings],
             "needs": list(self.needs),
         }

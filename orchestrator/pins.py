@@ -38,7 +38,7 @@ class Pin:
 def check(findings: Findings, root: Node, folder: Path) -> None:
     """Find where versions disagree. ``folder`` is where the cluster file lies, with the constraints and pyproject.toml beside it."""
     commands = list(commands_of(root))
-    files = {name: _constraints(folder / name) for name in (TPU_CONSTRAINTS, CONSTRAINTS)}
+    files = {name: pinned(folder / name) for name in (TPU_CONSTRAINTS, CONSTRAINTS)}
     used = set()
     for node, key in commands:
         for named in _CONSTRAINED.findall(str(node.value)):
@@ -128,7 +128,8 @@ def _project(path: Path) -> dict[str, Any]:
     return found
 
 
-def _constraints(path: Path) -> dict[str, Pin]:
+def pinned(path: Path) -> dict[str, Pin]:
+    """The versions that a file of constraints pins, by normalised name; none where there is no such file."""
     if not path.is_file():
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -26,6 +26,8 @@ class _Tray:
         self.rows: list[Row] = []
         self.answers: dict[int, Row] = {}
         """By rank, for the first leg that has no row yet."""
+        self.last_word: Row | None = None
+        """Of a lane that trains in its own process and had to end it."""
         self.size = 0
         self.nodes: dict[int, str] = {}
         """Where each worker is, by rank."""
@@ -97,6 +99,23 @@ class Desk:
                 tray.rows.append(tray.answers[0])
                 tray.answers = {}
                 self._changed.notify_all()
+
+    async def overdue(self, lane: str, number: int, row: Row, is_of_group: bool) -> None:
+        """What a process says of leg ``number`` before it ends itself, because the leg does not end. One of a group says it for all:
+        its lane goes on with the next leg as soon as the group is up again."""
+        async with self._changed:
+            tray = self._trays[lane]
+            if not is_of_group:
+                tray.last_word = row
+            elif number == len(tray.rows):
+                tray.rows.append(row)
+                tray.answers = {}
+                self._changed.notify_all()
+
+    async def left_behind(self, lane: str, taken: int) -> Row | None:
+        """Of a lane that died: the row that it could not bring any more, where there is one. ``taken``: how many it brought."""
+        tray = self._trays[lane]
+        return tray.rows[taken] if len(tray.rows) > taken else tray.last_word
 
     async def row(self, lane: str, number: int) -> tuple[Row, tuple[str, ...]]:
         """The row of leg ``number``, as soon as it is there, and the nodes that it was trained on."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from orchestrator.command import Command
 from orchestrator.errors import LaneError
 from orchestrator.events import Event
 from orchestrator.sweep import Sweep
-from trainables.status import PREEMPTED
+from trainables.status import FAILED, PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
 
 Deliver = Callable[[list[Event]], None]
@@ -20,6 +22,8 @@ _DEATHS_A_LANE = 3
 """Deaths in a row, times the number of lanes, after which lanes are not started any more."""
 _SAY_S = 30.0
 """How long lanes may take to start before the user is told that there are none."""
+_SLACK_S = 120.0
+"""How much longer than a process takes to end itself the driver waits for a leg that has taken too long: a group may have to start first."""
 _DOUBT_S = 90.0
 """How long a machine that does not answer may take to be known as gone: Ray gives it 65 seconds (2.60)."""
 
@@ -33,6 +37,12 @@ class _Place:
     """The cell that it holds."""
     last: str | None = None
     """The cell that it held before."""
+    deadline: float = math.inf
+    """When it is ended by force, if it still holds the cell."""
+    is_overdue: bool = False
+    """It was ended by force."""
+    rows: int = 0
+    """How many it has brought."""
     is_leaving: bool = False
     """It was sent home."""
 
@@ -62,9 +72,13 @@ class Dispatch:
         patience_s: float,
         shortage: Callable[[], str],
         say: Callable[[str], None],
+        command: Command | None = None,
+        end: Callable[[str], None] = lambda _: None,
+        slack_s: float = _SLACK_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``patience_s``: how long the study may be without a single lane. ``shortage`` says why there is none, ``say`` tells the user."""
+        """``patience_s``: how long the study may be without a single lane. ``shortage`` says why there is none, ``say`` tells the user.
+        ``end`` ends a lane by force, so that it dies; ``slack_s`` is how long it is left to end itself."""
         self._sweep, self._deliver, self._hand = sweep, deliver, hand
         self._places: dict[str, _Place] = {}
         self._doubts: list[_Doubt] = []
@@ -72,12 +86,19 @@ class Dispatch:
         self._deaths, self._most_deaths = 0, _DEATHS_A_LANE * lanes
         self._patience_s, self._shortage, self._say, self._clock = patience_s, shortage, say, clock
         self._without_since, self._has_said = clock(), False
+        self._command, self._end, self._slack_s = command or Command(), end, slack_s
         self.failure: LaneError | None = None
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do, or nobody to do it."""
-        return self.failure is not None or self._sweep.is_done
+        """Whether nothing is left to do, or nobody to do it, or the user wants no more."""
+        return self._hands_out_nothing or (
+            self._command.is_finishing and all(place.cell is None for place in self._places.values()) and not self._doubts
+        )
+
+    @property
+    def _hands_out_nothing(self) -> bool:
+        return self.failure is not None or self._sweep.is_done or self._sweep.hopeless is not None or self._command.is_cancelled()
 
     def up(self, lane: str, nodes: tuple[str, ...]) -> None:
         """A lane is up, on these nodes."""
@@ -87,30 +108,49 @@ class Dispatch:
     def row(self, lane: str, row: Row, nodes: tuple[str, ...]) -> None:
         """A lane brings the row of what it held."""
         place = self._places[lane]
-        place.cell, place.last, place.nodes = None, row.trial, frozenset(nodes)
-        self._deaths = 0
-        self._deliver(self._sweep.give(row))
+        place.nodes, place.rows = frozenset(nodes), place.rows + 1
+        self._take_in(place, row)
         if row.status == PREEMPTED:
             self._send_home(lane, place)
         self._hand_out()
+
+    def _take_in(self, place: _Place, row: Row) -> None:
+        place.cell, place.last, place.deadline = None, row.trial, math.inf
+        self._deaths = 0
+        if row.status == TIMED_OUT and row.steps == 0:  # whoever ended it does not know where it stood
+            row = replace(row, progress=self._sweep.cells[row.trial].progress)
+        self._deliver(self._sweep.give(row))
+
+    def brought(self, lane: str) -> int:
+        """How many rows a lane has brought."""
+        place = self._places.get(lane)
+        return 0 if place is None else place.rows
 
     def left(self, lane: str) -> None:
         """A lane went home, or never found room. It holds nothing."""
         self._places.pop(lane, None)
 
-    def died(self, lane: str, trace: str, vanished: bool = False) -> None:
+    def died(self, lane: str, trace: str, vanished: bool = False, row: Row | None = None, status: str = FAILED) -> None:
         """A lane died. It counts, for the cell and for the lanes, unless a machine of it went away.
 
         ``vanished``: it does not answer any more, and nobody saw it die. Its machine may be found gone a little later.
+        ``row``: what it left behind. ``status``: out_of_memory where that is what it died of.
         """
         place = self._places.pop(lane, None) or _Place(frozenset())
+        if place.is_overdue and row is None and place.cell is not None:
+            message = "Neither it nor its process answered for long after its time was over (run.cell_seconds), so its lane was ended."
+            row = Row(place.cell, TIMED_OUT, 0.0, 0, {}, message=message)
+        if row is not None and row.trial == place.cell:
+            self._take_in(place, row)
+            self._hand_out()
+            return
         if vanished and self._stays(place):
             self._doubts.append(_Doubt(place, trace, self._clock() + _DOUBT_S))
         else:
-            self._bury(place, trace)
+            self._bury(place, trace, status)
             self._hand_out()
 
-    def _bury(self, place: _Place, trace: str) -> None:
+    def _bury(self, place: _Place, trace: str, status: str = FAILED) -> None:
         if not self._stays(place):
             if place.cell is not None:
                 progress = self._sweep.cells[place.cell].progress
@@ -121,12 +161,16 @@ class Dispatch:
         if self._deaths >= self._most_deaths:
             self.failure = LaneError(f"{self._deaths} lanes in a row died before they finished anything. The last one: {_last(trace)}")
         if place.cell is not None:
-            self._deliver(self._sweep.lost(place.cell, f"The lane that held this cell died: {_last(trace)}", trace))
+            self._deliver(self._sweep.lost(place.cell, f"The lane that held this cell died: {_last(trace)}", trace, status))
 
     def look(self, staying: frozenset[str]) -> None:
         """Take in which nodes are up and not about to be taken away: lanes elsewhere are given nothing more."""
         self._staying = staying
+        self._retry()
         for lane, place in self._places.items():
+            if self._clock() >= place.deadline and not place.is_overdue:
+                place.is_overdue = True
+                self._end(lane)
             # A lane that holds a cell hears of it by itself, and brings what it has first.
             if place.cell is None and not place.is_leaving and not self._stays(place):
                 self._send_home(lane, place)
@@ -134,9 +178,13 @@ class Dispatch:
         self._doubts = [doubt for doubt in self._doubts if doubt not in settled]
         for doubt in settled:
             self._bury(doubt.place, doubt.trace)
-        if settled:
-            self._hand_out()
+        self._hand_out()
         self._wait()
+
+    def _retry(self) -> None:
+        wanted = self._command.retried()
+        if wanted:
+            self._deliver(self._sweep.retry(wanted))
 
     def _wait(self) -> None:
         """Be patient with a cluster that holds no lane, and say so."""
@@ -150,14 +198,22 @@ class Dispatch:
             self._say(f"No lane has found room yet. {self._shortage()} Waiting for up to {self._patience_s:g} seconds.")
 
     def _hand_out(self) -> None:
+        if self._hands_out_nothing or self._command.is_paused:
+            return
         for lane, place in self._places.items():
-            if place.cell is not None or place.is_leaving or not self._stays(place) or self.failure is not None:
+            if place.cell is not None or place.is_leaving or not self._stays(place):
                 continue
-            leg = self._sweep.take(after=place.last)
-            if leg is None:
-                return
+            if self._command.is_finishing:
+                leg = None if place.last is None else self._sweep.take_on(place.last)
+                if leg is None:
+                    continue
+            else:
+                leg = self._sweep.take(after=place.last)
+                if leg is None:
+                    return
             self._deliver(self._sweep.drain())
             place.cell = leg.trial.id
+            place.deadline = self._clock() + leg.overdue_s + self._slack_s
             self._hand(lane, leg)
 
     def _stays(self, place: _Place) -> bool:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator import mirror, provenance, table, variants
-from orchestrator.errors import Interrupted, StorageError, StudyError
+from orchestrator import mirror, orders, provenance, table, variants
+from orchestrator.command import Command, interruptible, listening
+from orchestrator.errors import Hopeless, Interrupted, StorageError, StudyError
 from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.placement import ANY
@@ -41,6 +40,8 @@ _COMMIT_S = 30.0
 
 _LEADING = 4
 """Arms that the line of progress has room for."""
+_REST_S = 5.0
+"""Between two looks of a launch in this process that is paused."""
 _DRAIN_S, _HURRY_S = 10.0, 1.0
 """How long the W&B mirror may go on after the last cell: of a finished study, and of one that the user stopped."""
 
@@ -110,15 +111,20 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
             mirrored = mirror.Mirror(folder, run.wandb, run.wandb_project).finish() if missing else ""
             return Outcome(folder, 0, sweep.counts(), sweep.problems, mirrored)
         hands = _Hands(study, sweep, journal, record, folder)
+        orders.sweep_away(folder)
         hands.deliver([_launch_event(study, launch), *events])
         replay = mirror.Mirror(folder, run.wandb, run.wandb_project)
-        stop = threading.Event()
+        command = Command()
         status, can_write = "interrupted", True
         try:
-            with _interruptible(stop, launch), Progress(console, hands.line), contextlib.suppress(KeyboardInterrupt):
-                _execute(study, sweep, launch, hands.deliver, stop, console)
-            if sweep.is_done:
-                status = "complete"
+            with (
+                interruptible(command),
+                listening(command, folder, hands.deliver),
+                Progress(console, lambda: " · ".join(part for part in (command.state, hands.line()) if part)),
+                contextlib.suppress(KeyboardInterrupt),
+            ):
+                _execute(study, sweep, launch, hands.deliver, command, console)
+            status = "complete" if sweep.is_done else "given up" if sweep.hopeless is not None else status
         except StorageError:
             can_write = False  # asking again would take as long again, and hide the reason
             raise
@@ -130,6 +136,8 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
                     _forget_checkpoints(sweep, folder)
             finally:
                 mirrored = replay.finish(_HURRY_S if status == "interrupted" else _DRAIN_S)
+    if sweep.hopeless is not None:
+        raise Hopeless(sweep.hopeless)
     if status == "interrupted":
         counts = sweep.counts()
         done = counts["ok"] + counts["stopped"] + counts["failed"]
@@ -144,12 +152,17 @@ class _Hands:
         self._study, self._sweep, self._journal, self._record, self._folder = study, sweep, journal, record, folder
         self._pace = Pace(study.run.lanes)
         self._committed = time.monotonic()
+        self._lock = threading.Lock()
         self.legs = 0
 
     def deliver(self, events: list[Event]) -> None:
-        """Make events durable."""
+        """Make events durable: those of the sweep, and of orders that another thread takes in."""
         if not events:
             return
+        with self._lock:
+            self._keep(events)
+
+    def _keep(self, events: list[Event]) -> None:
         self._journal.append(events)
         for event in events:
             if event["event"] == "row" and event["seconds"] > 0:
@@ -175,7 +188,7 @@ class _Hands:
 
 
 def _execute(
-    study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], stop: threading.Event, console: Console
+    study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], command: Command, console: Console
 ) -> None:
     """Run the sweep to its end, or until the user stops it."""
     # The class itself, so that a lane imports what it trains with and nothing of the driver.
@@ -183,19 +196,30 @@ def _execute(
     device = run.device if launch.in_process else run.lane_device
     make_runner = launch.make_runner or functools.partial(Runner, _artifacts(folder_of(study)), device)
     if launch.in_process:
-        _in_process(sweep, make_runner(1), deliver)
+        _in_process(sweep, make_runner(1), deliver, command)
         return
     from orchestrator.tune import Lanes, execute  # Ray takes a second to import
 
     lanes = Lanes(run.lanes, run.workers, make_runner, run.placement, device, launch.address, launch.patience_s)
-    execute(sweep, lanes, deliver, stop.is_set, functools.partial(console.print, soft_wrap=True))
+    execute(sweep, lanes, deliver, command, functools.partial(console.print, soft_wrap=True))
 
 
-def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None]) -> None:
-    while (leg := sweep.take()) is not None:
+def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None], command: Command) -> None:
+    held: str | None = None
+    while sweep.hopeless is None and not command.is_cancelled():
+        if command.is_paused:
+            command.rest(_REST_S)
+            continue
+        if wanted := command.retried():
+            deliver(sweep.retry(wanted))
+        finishing = command.is_finishing
+        leg = (None if held is None else sweep.take_on(held)) if finishing else sweep.take()
+        if leg is None:
+            return
         deliver(sweep.drain())
+        held = leg.trial.id
         with _stored():
-            row = runner.run(leg)
+            row = runner.run(leg, command.is_cancelled)
         deliver(sweep.give(row))
 
 
@@ -278,23 +302,3 @@ def _metrics(study: Study) -> list[str]:
         "train.loss",
         *(f"train.{name}" for name in terms),
     ]
-
-
-@contextlib.contextmanager
-def _interruptible(stop: threading.Event, launch: Launch) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once: stop cleanly. Twice: stop now."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() or launch.in_process:
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,7 +4,9 @@ KdsweepError
 ├── StudyError           the study file, or a --set override, is not valid: every fault is listed; nothing was started
 ├── StorageError         results cannot be read or written, or belong to another study
 │   └── StudyLocked      another driver works on this study
+├── Refused              what was asked does not go with where the study stands: nothing was changed
 ├── LaneError            a lane could not be started or died more often than it may
+├── Hopeless             trainings failed one after another, and nothing got anywhere: more of them would not help
 └── Interrupted          stopped by the user; what is finished is kept and ``run`` goes on from there
 
 A training that fails is not an exception here: it is a row with a status.
@@ -35,8 +37,18 @@ class StudyLocked(StorageError):
     """Another driver works on this study."""
 
 
+class Refused(KdsweepError):
+    """What was asked does not go with where the study stands; nothing was changed."""
+
+
 class LaneError(KdsweepError):
     """A lane could not be started or died more often than it may."""
+
+    exit_code = 3
+
+
+class Hopeless(KdsweepError):
+    """All trainings failed; the launch ended before it tried the rest."""
 
     exit_code = 3
 

@@ -196,7 +196,7 @@ def _serve(config: dict[str, Any]) -> None:
     """The train loop of every worker of a lane: train legs until sent home."""
     context = train.get_context()
     desk, lane, rank = config["desk"], config["lane"], context.get_world_rank()
-    worker = Worker(desk, lane, config["make_runner"], rank, context.get_world_size())
+    worker = Worker(desk, lane, config["make_runner"], rank, context.get_world_size(), is_of_group=True)
     while True:
         number = worker.number
         found = worker.row()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
 from orchestrator import chains, plan, variants
 from orchestrator import path as ablation
 from orchestrator.cells import Standing
-from orchestrator.events import SEARCH, Event, cell_event, choice_event, role_of, row_event
+from orchestrator.events import CONFIRM, SEARCH, TEACHER, Event, cell_event, choice_event, role_of, row_event
 from orchestrator.fixed import fixing
 from orchestrator.path import Walk, mean_of
 from orchestrator.plan import Cell
@@ -150,7 +150,7 @@ class Sweep:
         self._events.append(row_event(row.trial, standing.attempt, row))
         self._judge(row)
         if row.status in FAILURES and self._is_retried(standing, row.status):
-            self._retry(standing, standing.attempt + 1)
+            self._retry(standing)
             return self.drain()
         self._apply(standing, row.status, row.progress, row.metrics)
         self._settle()
@@ -164,25 +164,26 @@ class Sweep:
         standing = self.cells[trial]
         standing.in_flight = False
         if status == FAILED and self._is_retried(standing, LOST):
-            self._retry(standing, standing.attempt + 1)
+            self._retry(standing)
             return self.drain()
         return self.give(Row(trial, status, standing.progress, 0, {}, message=message, trace=trace))
 
-    def retry(self, attempts: Mapping[str, int]) -> list[Event]:
-        """Take failed cells again as these attempts. Cells of a search that goes on are none of them: others were built on their failure."""
-        for trial, attempt in attempts.items():
-            standing = self.cells[trial]
-            standing.status = None
-            self._open[trial] = standing
-            self._retry(standing, attempt)
+    def retry(self, trials: Collection[str]) -> list[Event]:
+        """Take failed cells again, but none of a search or path: what was decided by their failure stands."""
+        for trial, standing in self.cells.items():
+            if trial in trials and standing.status in FAILURES and standing.cell.stage in (TEACHER, CONFIRM):
+                standing.status = None
+                self._open[trial] = standing
+                self._retry(standing)
+        self._settle()
         return self.drain()
 
     def _is_retried(self, standing: Standing, reason: str) -> bool:
         run = self.study.run
         return reason in run.retry_on and standing.attempt <= run.retries
 
-    def _retry(self, standing: Standing, attempt: int) -> None:
-        standing.attempt, standing.seconds = attempt, 0.0
+    def _retry(self, standing: Standing) -> None:
+        standing.attempt, standing.seconds = standing.attempt + 1, 0.0
         self._events.append(self._cell_event(standing))
 
     def _judge(self, row: Row) -> None:
@@ -250,11 +251,10 @@ class Sweep:
         known = self._record.cells.get(standing.cell.id)
         standing.seconds = 0.0 if known is None else known.total("seconds")
         for row in self._record.rows_of(standing.cell.id):
-            if row["status"] in FAILURES and self._is_retried(standing, row["status"]):
-                # The journal ends before the next attempt, or more retries are allowed now. Not of an orphan: that of its teacher counts.
-                if all(needed.status not in FAILURES for needed in standing.needs):
-                    self._retry(standing, standing.attempt + 1)
-                    continue
+            is_orphan = any(needed.status in FAILURES for needed in standing.needs)
+            if row["status"] in FAILURES and self._is_retried(standing, row["status"]) and not is_orphan:
+                self._retry(standing)  # the journal ended before the next attempt, or more retries are allowed now
+                continue
             # "stopped" is the driver's own decision and follows again from the rows.
             if row["status"] != STOPPED:
                 self._apply(standing, row["status"], row["progress"], row["metrics"])

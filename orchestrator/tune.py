@@ -19,10 +19,11 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 from ray.tune.search import Searcher
 
 from orchestrator import cluster, desk
+from orchestrator.command import Command
 from orchestrator.dispatch import Deliver, Dispatch
 from orchestrator.errors import KdsweepError, LaneError
 from orchestrator.groups import Crew, Vanished
@@ -30,6 +31,8 @@ from orchestrator.lanes import Lane
 from orchestrator.placement import ANY, SLICE, Placement
 from orchestrator.sweep import Sweep
 from orchestrator.workers import MakeRunner
+from trainables.status import FAILED, OUT_OF_MEMORY
+from trainables.trial import Row
 
 _DRIVER_SHARE = 0.01
 """CPU that a lane's own actor reserves. Its workers reserve theirs in a placement group of their own: with a whole CPU for
@@ -47,6 +50,8 @@ _TUNE = {
     # The caller's handlers stay: Tune would put its own in place of the one for Ctrl-C.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
+_ANSWER_S = 10.0
+"""How long the desk may take to answer."""
 _LOOK_S = 1.0
 """How often the driver looks which machines there are, and what lanes that died left behind."""
 
@@ -67,6 +72,8 @@ class Lanes:
     """A running cluster; None starts Ray on this machine and stops it again."""
     patience_s: float = 1200.0
     """How long the study waits without a single lane."""
+    slack_s: float = 120.0
+    """How long a lane whose cell has taken too long is left to end it, before the driver ends the lane."""
 
     @property
     def processes(self) -> int:
@@ -77,8 +84,8 @@ class Lanes:
         return wanted if self.placement.kind == SLICE else min(self.workers, wanted)
 
 
-def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Run the sweep on Ray until nothing is left to do or ``stop()`` is true.
+def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, command: Command, say: Callable[[str], None]) -> None:
+    """Run the sweep on Ray until nothing is left to do, or nothing is wanted.
 
     ``deliver`` is called with the events of every row, in order of arrival, before another leg is handed out. ``say`` tells
     the user what he waits for.
@@ -94,7 +101,7 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
         tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch,
     ):
         _check_room(lanes)
-        counter = desk.opened()
+        counter, actors = desk.opened(), _Actors()
         dispatch = Dispatch(
             sweep,
             deliver,
@@ -103,8 +110,11 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, stop: Callable[[], boo
             patience_s=lanes.patience_s,
             shortage=lambda: cluster.shortage(lanes.placement, cluster.machines(), ray.available_resources()),
             say=say,
+            command=command,
+            end=actors.end,
+            slack_s=lanes.slack_s,
         )
-        reports = _Reports(dispatch, stop)
+        reports = _Reports(dispatch, counter, actors)
         crew = Crew(lanes.processes, lanes.make_runner, process_resources(lanes), lanes.placement, lanes.device)
         tuner = tune.Tuner(
             tune.with_resources(Lane, _request(lanes)),
@@ -162,11 +172,28 @@ def _request(lanes: Lanes) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([cluster.request(placement)], bundle_label_selector=[{cluster.TOPOLOGY: placement.topology}])
 
 
+class _Actors:
+    """The lanes' own actors. Tune shows them to nobody but those who look into its trials (2.60)."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+
+    def known(self, trials: list[Any]) -> None:
+        """Take in which lanes there are."""
+        self._found = {trial.trial_id: trial.temporary_state.ray_actor for trial in trials}
+
+    def end(self, lane: str) -> None:
+        """End a lane by force. Tune sees it die."""
+        actor = self._found.get(lane)
+        if actor is not None:
+            ray.kill(actor)
+
+
 class _Reports(tune.Callback):
     """What Tune tells of lanes, on its way to the dispatch."""
 
-    def __init__(self, dispatch: Dispatch, stop: Callable[[], bool]) -> None:
-        self._dispatch, self._asked = dispatch, stop
+    def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors) -> None:
+        self._dispatch, self._desk, self._actors = dispatch, counter, actors
         self._broken: KdsweepError | None = None
         self._looked = -math.inf
 
@@ -178,7 +205,7 @@ class _Reports(tune.Callback):
     @property
     def is_over(self) -> bool:
         """Whether no lane is needed any more."""
-        return self._asked() or self._broken is not None or self._dispatch.is_over
+        return self._broken is not None or self._dispatch.is_over
 
     @contextlib.contextmanager
     def _taken_in(self) -> Iterator[None]:
@@ -190,6 +217,7 @@ class _Reports(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked >= _LOOK_S:
+            self._actors.known(trials)
             with self._taken_in():
                 self._look()
 
@@ -218,21 +246,35 @@ class _Reports(tune.Callback):
         with self._taken_in():
             self._look()
             trace = Path(trial.error_file).read_text(errors="replace") if trial.error_file else "Ray does not say why."
-            self._dispatch.died(trial.trial_id, trace, _vanished(trial))
+            lane, error = trial.trial_id, _error(trial)
+            ran_out = isinstance(error, OutOfMemoryError) or OutOfMemoryError.__name__ in trace
+            self._dispatch.died(lane, trace, _vanished(error), self._left_behind(lane), OUT_OF_MEMORY if ran_out else FAILED)
+
+    def _left_behind(self, lane: str) -> Row | None:
+        try:
+            found: Row | None = ray.get(self._desk.left_behind.remote(lane, self._dispatch.brought(lane)), timeout=_ANSWER_S)
+        except ray.exceptions.RayError:
+            return None
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles what it was given for a restore, and ours is rebuilt from the journal."""
         return {}
 
 
-def _vanished(trial: Any) -> bool:
-    """Whether a lane does not answer, rather than having been seen to die."""
+def _error(trial: Any) -> Exception | None:
+    """What a lane died of, as Tune keeps it; None where that is not known."""
     if not trial.pickled_error_file:
-        return False
+        return None
     try:
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
     except Exception:  # noqa: BLE001 # an error of a class that is not here, whatever that makes of it
-        return False
+        return None
+    return error if isinstance(error, Exception) else None
+
+
+def _vanished(error: Exception | None) -> bool:
+    """Whether a lane does not answer, rather than having been seen to die."""
     return isinstance(error, ActorUnavailableError) or isinstance(getattr(error, "cause", None), Vanished)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.command import Command
 from orchestrator.dispatch import Dispatch
 from orchestrator.events import Event
 from orchestrator.reading import study_of
 from orchestrator.record import Record
 from orchestrator.sweep import Sweep
 from tests.synthetic import Synthetic
-from trainables.status import PREEMPTED
+from trainables.status import FAILED, OUT_OF_MEMORY, PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
 
 HERE, THERE = ("here",), ("there",)
@@ -29,6 +30,9 @@ class Hall:
         """What each lane was handed last."""
         self.sweep = Sweep(study, Record())
         self.said: list[str] = []
+        self.command = Command()
+        self.ended: list[str] = []
+        """Lanes that were ended by force."""
         self.dispatch = Dispatch(
             self.sweep,
             self.events.extend,
@@ -37,6 +41,9 @@ class Hall:
             patience_s=60.0,
             shortage=lambda: "All is full.",
             say=self.said.append,
+            command=self.command,
+            end=self.ended.append,
+            slack_s=120.0,
             clock=lambda: self.now,
         )
         self.events.extend(self.sweep.drain())
@@ -54,6 +61,12 @@ class Hall:
         leg = self.leg(lane)
         self.dispatch.row(lane, Synthetic().run(leg), nodes)
         return leg.trial.id
+
+    def does_until(self, lane: str, stage: str, until: float) -> Leg:
+        """The lane trains until it holds a leg to there, of that stage, which it is left with."""
+        while self.sweep.cells[self.leg(lane).trial.id].cell.stage != stage or self.leg(lane).until != until:
+            self.does(lane)
+        return self.leg(lane)
 
     def rows(self, cell: str) -> list[tuple[str, int]]:
         return [(e["status"], e["attempt"]) for e in self.events if e["event"] == "row" and e["cell"] == cell]
@@ -218,3 +231,158 @@ def test_patience_is_for_a_study_without_lanes(hall: Callable[..., Hall]) -> Non
     assert len(found.said) == 2
     look(261.0)
     assert str(found.dispatch.failure) == "No lane found room within 60 seconds. All is full."
+
+
+def test_paused_lanes_are_given_nothing_until_they_are_to_go_on(hall: Callable[..., Hall]) -> None:
+    found = hall()
+    found.dispatch.up("a", HERE)
+    found.command.obey("pause")
+    done = found.does("a")
+    assert found.leg("a").trial.id == done, "nothing new"
+    found.dispatch.up("b", HERE)
+    assert "b" not in found.held
+    assert not found.dispatch.is_over
+    found.command.obey("resume")
+    found.dispatch.look(frozenset(HERE))
+    assert found.leg("a").trial.id != done
+    assert found.leg("b")
+
+
+def test_a_launch_that_finishes_ends_with_the_cells_that_were_in_flight(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1)
+    found.dispatch.up("a", HERE)
+    whole = found.does_until("a", "search", 0.5)
+    found.command.obey("stop")
+    found.dispatch.up("b", HERE)
+    assert "b" not in found.held
+    assert not found.dispatch.is_over
+    found.does("a")
+    assert found.dispatch.is_over, "it waits at its rung for the others of its generation"
+    assert found.rows(whole.trial.id) == [("running", 1)]
+
+
+def test_a_cell_in_flight_that_nobody_compares_runs_to_its_end(tiny_study_text: str) -> None:
+    found = Hall(tiny_study_text.replace("generation: 2", "generation: 1"), lanes=1)
+    found.dispatch.up("a", HERE)
+    whole = found.does_until("a", "search", 0.5)
+    found.command.obey("stop")
+    found.does("a")
+    assert (found.leg("a").trial.id, found.leg("a").until) == (whole.trial.id, 1.0), "alone in its generation, it goes on"
+    found.does("a")
+    assert found.dispatch.is_over
+    assert found.rows(whole.trial.id) == [("running", 1), ("ok", 1)]
+
+
+def test_a_cancelled_launch_is_over_and_takes_in_what_lanes_still_bring(hall: Callable[..., Hall]) -> None:
+    found = hall()
+    found.dispatch.up("a", HERE)
+    leg = found.leg("a")
+    found.command.obey("cancel")
+    assert found.dispatch.is_over
+    found.dispatch.row("a", Row(leg.trial.id, PREEMPTED, 0.3, 30, {}), HERE)
+    assert found.rows(leg.trial.id) == [("preempted", 1)]
+
+
+def test_failed_cells_are_taken_again_where_that_is_ordered(tiny_study_text: str) -> None:
+    found = Hall(tiny_study_text.replace("search:", "search: null\nx_search:").partition("x_search:")[0] + CONFIRM, lanes=1)
+    found.dispatch.up("a", HERE)
+    teacher = found.leg("a").trial.id
+    found.dispatch.row("a", Row(teacher, FAILED, 0.0, 0, {}, message="ValueError: no"), HERE)
+    orphans = {e["cell"] for e in found.events if e["event"] == "row" and e["message"] == f"Its teacher {teacher} failed."}
+    assert len(orphans) == 2
+    found.command.obey("retry", (teacher, *orphans))
+    while not found.dispatch.is_over:
+        found.does("a")
+        found.dispatch.look(frozenset(HERE))
+    assert found.rows(teacher) == [("failed", 1), ("ok", 2)]
+    assert all(found.rows(cell) == [("failed", 1), ("ok", 2)] for cell in orphans)
+    assert found.sweep.counts()["failed"] == 0
+
+
+CONFIRM = """
+confirm:
+  base: slam
+  against: [vanilla]
+  blocks: 2
+run: {lanes: 1, workers: 0, device: cpu, wandb: "off"}
+"""
+
+
+def test_a_leg_gets_the_seconds_that_are_left_of_its_cell(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1, cell_seconds=1.0)
+    found.dispatch.up("a", HERE)
+    assert found.leg("a").seconds == 1.0
+    assert found.does_until("a", "search", 0.5).seconds == 1.0
+    assert found.does_until("a", "search", 1.0).seconds == pytest.approx(0.9), "a leg takes 0.1 s"
+
+
+def test_a_lane_that_hangs_is_ended_in_the_end_and_its_cell_has_timed_out(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1, cell_seconds=10.0, retries=1)
+    found.dispatch.up("a", HERE)
+    cell = found.leg("a").trial.id
+    found.now = 10.0 + 10.0 + 119.0
+    found.dispatch.look(frozenset(HERE))
+    assert found.ended == []
+    found.now += 1.0
+    found.dispatch.look(frozenset(HERE))
+    found.dispatch.look(frozenset(HERE))
+    assert found.ended == ["a"], "once"
+    found.dispatch.died("a", "ActorDiedError: killed")
+    assert found.rows(cell) == [("timed_out", 1)]
+    found.dispatch.up("b", HERE)
+    assert found.leg("b").trial.id == cell, "timed_out is taken again"
+    assert found.leg("b").seconds == 10.0
+    found.dispatch.row("b", Row(cell, TIMED_OUT, 0.7, 70, {}, message="too long"), HERE)
+    assert found.rows(cell) == [("timed_out", 1), ("timed_out", 2)]
+    assert found.sweep.cells[cell].status == TIMED_OUT
+
+
+def test_what_a_lane_left_behind_is_taken_in(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1, retries=0)
+    found.dispatch.up("a", HERE)
+    leg = found.leg("a")
+    found.dispatch.died("a", "ActorDiedError: killed", row=Synthetic().run(leg))
+    assert found.rows(leg.trial.id) == [("ok", 1)]
+    found.dispatch.up("b", HERE)
+    other = found.leg("b").trial.id
+    found.dispatch.died("b", "ActorDiedError: killed", row=Synthetic().run(leg))
+    assert found.rows(other) == [("failed", 1)], "a row of another cell says nothing about this one"
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "status"), [("[lost]", FAILED), ("[out_of_memory]", OUT_OF_MEMORY), ("[lost, out_of_memory]", FAILED)]
+)
+def test_what_a_lane_died_of_is_the_status_of_its_cell(retry_on: str, status: str, hall: Callable[..., Hall]) -> None:
+    """Each kind of death is retried only where the study says so."""
+    found = hall(lanes=1, retries=1, retry_on=retry_on)
+    found.dispatch.up("a", HERE)
+    cell = found.leg("a").trial.id
+    found.dispatch.died("a", "OutOfMemoryError: low on memory", status=status)
+    found.dispatch.up("b", HERE)
+    assert found.leg("b").trial.id == cell
+    found.dispatch.died("b", "OutOfMemoryError: low on memory", status=OUT_OF_MEMORY)
+    assert found.rows(cell)[-1] == (OUT_OF_MEMORY, 2)
+
+
+def test_a_launch_in_which_everything_fails_is_over_and_says_why(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1, give_up_after=4)
+    found.dispatch.up("a", HERE)
+    found.does_until("a", "search", 0.5)
+    for count in range(4):
+        assert not found.dispatch.is_over, count
+        found.dispatch.row("a", Row(found.leg("a").trial.id, FAILED, 0.0, 0, {}, message="ValueError: no\nmore"), HERE)
+    assert found.dispatch.is_over
+    assert found.sweep.hopeless is not None
+    assert found.sweep.hopeless.startswith(
+        "4 trainings failed, and no student got anywhere, so nothing more was begun: 4 x ValueError: no. "
+    )
+
+
+def test_one_student_that_gets_to_a_rung_is_hope(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=1, give_up_after=2)
+    found.dispatch.up("a", HERE)
+    found.does_until("a", "search", 0.5)
+    found.does("a")
+    for _ in range(2):
+        found.dispatch.row("a", Row(found.leg("a").trial.id, FAILED, 0.0, 0, {}, message="ValueError: no"), HERE)
+    assert found.sweep.hopeless is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from orchestrator.reading import study_of
 from orchestrator.record import record_of
 from orchestrator.study import Study
 from tests.synthetic import Synthetic
+from trainables.loop import never
 from trainables.trial import Leg, Row
 
 
@@ -40,7 +42,7 @@ class Interrupting(Synthetic):
         super().__init__()
         self.left = after
 
-    def run(self, leg: Leg) -> Row:
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1
@@ -97,7 +99,7 @@ from orchestrator.reading import study_of
 from trainables.runner import Runner
 class Dying:
     def __init__(self): self.inner, self.left = Runner({str(tmp_path / "parts/tiny/artifacts")!r}, "cpu"), 2
-    def run(self, leg):
+    def run(self, leg, halt):
         if self.left == 0: os.kill(os.getpid(), 9)
         self.left -= 1
         return self.inner.run(leg)

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from orchestrator import table
 from orchestrator.cluster import connected
+from orchestrator.command import Command
 from orchestrator.driver import Launch, Outcome, drive
 from orchestrator.errors import LaneError
 from orchestrator.journal import Journal
@@ -170,10 +171,17 @@ class Endless:
         return Row(leg.trial.id, PREEMPTED, 0.0, 0, {})
 
 
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.05)
+
+
 def test_a_study_that_is_stopped_stops_its_legs_half_way(tiny_study_text: str, tmp_path: Path) -> None:
     sweep = Sweep(study_of(tiny_study_text), Record())
     lanes = Lanes(1, 0, functools.partial(Endless, tmp_path))
-    execute(sweep, lanes, lambda _: None, (tmp_path / "begun").exists, print)
+    command = Command()
+    threading.Thread(target=lambda: (wait_for(tmp_path / "begun"), command.obey("cancel")), daemon=True).start()
+    execute(sweep, lanes, lambda _: None, command, print)
     assert (tmp_path / "halted").exists()
 
 

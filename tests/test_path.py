@@ -33,6 +33,7 @@ from orchestrator.study import Study
 from orchestrator.sweep import Sweep
 from orchestrator.table import same, trials_frame
 from tests.test_sweep import launch
+from trainables.loop import never
 from trainables.status import FAILED, OK
 from trainables.trial import Leg, Row, Trial
 
@@ -70,7 +71,7 @@ class Formula:
     score: Score = by_hand
     fails: Callable[[Trial], bool] = lambda trial: False
 
-    def run(self, leg: Leg) -> Row:
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
         trial = leg.trial
         where = {"host": "here", "pid": "1", "device": "cpu", "workers": "1"}
         if self.fails(trial):

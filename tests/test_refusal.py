@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from orchestrator.record import record_of
 from orchestrator.study import Study
 from orchestrator.variants import Variants, variants
 from tests.synthetic import Synthetic
+from trainables.loop import never
 from trainables.trial import Leg, Row
 
 QUIET = Console(quiet=True)
@@ -126,7 +128,7 @@ class Interrupting:
 
     left: int
 
-    def run(self, leg: Leg) -> Row:
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
         if self.left == 0:
             raise KeyboardInterrupt
         self.left -= 1

@@ -37,6 +37,7 @@ from orchestrator.storage import holder_of
 from tests.gcs_server import Server
 from tests.synthetic import Synthetic, napping
 from trainables import remote
+from trainables.loop import never
 from trainables.runner import Runner
 from trainables.store import Store, StoreError
 from trainables.trial import Leg, Row
@@ -219,7 +220,7 @@ class Then(Synthetic):
         super().__init__()
         self.left, self.does, self.inner = number, does, inner
 
-    def run(self, leg: Leg) -> Row:
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
         self.left -= 1
         if self.left == 0:
             self.does()

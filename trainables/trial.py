@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -176,3 +177,9 @@ class Leg:
     def __post_init__(self) -> None:
         if not 0.0 < self.until <= 1.0:
             raise ValueError(f"A Leg needs until in (0, 1], but got until={self.until}.")
+
+    @property
+    def overdue_s(self) -> float:
+        """When whoever trains it is taken to hang: an evaluation, or a graph that is compiled, is no step, so a leg that does not
+        hang may come late to where it is asked for the time."""
+        return math.inf if self.seconds is None else self.seconds + min(60.0, max(1.0, self.seconds))

@@ -11,15 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator import terminal, verbs
 from orchestrator.errors import KdsweepError
+from orchestrator.terminal import (
+    Address,
+    DeviceName,
+    InProcess,
+    Json,
+    Lane,
+    Lanes,
+    Mirrored,
+    Results,
+    Set,
+    Storage,
+    StudyFile,
+    Topology,
+    Wandb,
+    Workers,
+)
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.driver import Outcome
     from orchestrator.outline import Outline
     from orchestrator.record import Record
-    from orchestrator.study import Run, Study
+    from orchestrator.study import Study
 
 app = typer.Typer(
     name="kdsweep",
@@ -30,14 +44,6 @@ app = typer.Typer(
     # Without markup typer does not load rich, and --help answers at once.
     rich_markup_mode=None,
 )
-
-
-class Wandb(StrEnum):
-    """Where the W&B mirror goes."""
-
-    ONLINE = "online"
-    OFFLINE = "offline"
-    OFF = "off"
 
 
 class ReportFormat(StrEnum):
@@ -56,28 +62,14 @@ class ExportFormat(StrEnum):
     CSV = "csv"
 
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="the study file (YAML)")]
-Results = Annotated[str, typer.Argument(metavar="STUDY", help="the study file, or the folder of its results")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of the study file; repeatable")]
-Storage = Annotated[str | None, typer.Option(metavar="URL", help="where results go: a folder, gs://... or s3://...")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-Lanes = Annotated[int | None, typer.Option(help="trainings at a time; where a lane is part of a TPU slice, as many as one slice holds")]
-Workers = Annotated[int | None, typer.Option(help="Ray Train workers a lane; 0 trains in the lane's own process")]
-Lane = Annotated[str | None, typer.Option(metavar="any|chip|host|slice", help="what a lane is: any machine, or so much of a TPU v4 slice")]
-Topology = Annotated[str | None, typer.Option(metavar="AxBxC", help="chips along the axes of the TPU slices: a v4-8 is 2x2x1")]
-DeviceName = Annotated[
-    str | None, typer.Option(metavar="auto|cpu|cuda|xla", help="auto is xla on a TPU lane, else a GPU where there is one")
-]
-
-
 @app.command()
 def validate(study: StudyFile, set_: Set = None, as_json: Json = False) -> None:
     """Check a study file and say everything that is wrong with it; start nothing."""
-    found = _read(study, set_)
+    found = terminal.read(study, set_)
     if as_json:
         typer.echo(json.dumps(found.skeleton_json(), indent=2))
         return
-    _warn(found)
+    terminal.warn(found)
     typer.echo(f"{study}: a valid study, {found.name}, fingerprint {found.fingerprint}.")
 
 
@@ -104,7 +96,7 @@ def plan(
     from orchestrator.record import record_of
 
     overrides = [*(set_ or ()), *([] if effect is None else [f"confirm.effect={effect}"])]
-    found = _read(study, overrides, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
+    found = terminal.read(study, overrides, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
     folder = folder_of(found)
     record = record_of(Journal(folder).read())
     if record.study is not None and not found.is_that_of(record.study):
@@ -115,7 +107,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power}, indent=2))
         return
-    _warn(found)
+    terminal.warn(found)
     typer.echo("\n".join([*outline.outline_lines(found, counts, spent, finished), *lines, *outline.standing_lines(found, record)]))
 
 
@@ -124,34 +116,29 @@ def run(
     study: StudyFile,
     set_: Set = None,
     storage: Storage = None,
-    address: Annotated[str | None, typer.Option(metavar="ADDR", help="a running Ray cluster; without it Ray starts here")] = None,
+    address: Address = None,
     lane: Lane = None,
     topology: Topology = None,
     lanes: Lanes = None,
     workers: Workers = None,
     device: DeviceName = None,
-    wandb: Annotated[Wandb | None, typer.Option(help="the W&B mirror")] = None,
-    in_process: Annotated[bool, typer.Option("--in-process", help="one cell after another in this process, without Ray")] = False,
+    wandb: Mirrored = None,
+    in_process: InProcess = False,
     asynchronous: Annotated[
         bool, typer.Option("--async", help="propose and promote on arrival (ASHA): no lane waits, and the order of arrival matters")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Run what a study still lacks, then write its table and report. Stopped at any point, it goes on from there."""
-    from orchestrator.driver import Launch, drive
+    from orchestrator.driver import Launch
 
     options = {"lane": lane, "topology": topology, "lanes": lanes, "workers": workers, "device": device}
-    found = _read(study, set_, storage=storage, wandb=None if wandb is None else wandb.value, **options)
-    _warn(found)
-    if address is None and not in_process:
-        from orchestrator.loopback import only_here
+    found = terminal.read(study, set_, storage=storage, wandb=None if wandb is None else wandb.value, **options)
+    terminal.launched(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), as_json)
 
-        only_here()
-    console = _console()
-    outcome = drive(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), console)
-    _summarise(outcome, found.run, console)
-    for problem in outcome.problems:
-        typer.echo(problem, err=True)
-    raise typer.Exit(outcome.exit_code)
+
+for verb in verbs.VERBS:
+    app.command()(verb)
 
 
 @app.command()
@@ -168,20 +155,20 @@ def status(
     from orchestrator.watching import looks, show, stream
 
     # The whole reader of study files loads torch, which takes longer than all the rest.
-    folder = (folder_named(study, storage) if study.endswith((".yaml", ".yml")) else None) or _folder(study, storage)
+    folder = (folder_named(study, storage) if study.endswith((".yaml", ".yml")) else None) or terminal.folder(study, storage)
     journal = Journal(folder)
     if watch:
         seen = looks(lambda: standing_of(folder, journal))
         if as_json:
             stream(seen, typer.echo)
         else:
-            show(seen, _console())
+            show(seen, terminal.console())
         return
     standing = standing_of(folder, journal)
     if as_json:
         typer.echo(json.dumps(standing.to_json(), indent=2))
         return
-    console = _console()
+    console = terminal.console()
     console.print(board(standing, console.width), soft_wrap=True)
 
 
@@ -190,12 +177,13 @@ def report(
     study: Results,
     storage: Storage = None,
     format: Annotated[ReportFormat, typer.Option(help="what to print; the files of all forms are written in any case")] = ReportFormat.MD,
+    as_json: Annotated[bool, typer.Option("--json", help="as --format json")] = False,
     bib: Annotated[bool, typer.Option("--bib", help="print the papers of the study's methods as BibTeX instead")] = False,
 ) -> None:
     """Write the report from the table, and print it (for html: print where it is)."""
     from orchestrator import report as reports
 
-    folder = _folder(study, storage)
+    folder, format = terminal.folder(study, storage), ReportFormat.JSON if as_json else format
     found = reports.frames(folder)
     if bib:
         from orchestrator import catalogue
@@ -223,7 +211,7 @@ def compare(
     from orchestrator import compare as comparing
     from orchestrator import report as reports
 
-    folders = _folder(a, storage), _folder(b, storage)
+    folders = terminal.folder(a, storage), terminal.folder(b, storage)
     found = comparing.read(folders, (reports.frames(folders[0]), reports.frames(folders[1])))
     typer.echo(comparing.to_json(found) if as_json else comparing.markdown(found))
 
@@ -234,12 +222,13 @@ def export(
     format: Annotated[ExportFormat, typer.Option(help="form of the files")] = ExportFormat.PARQUET,
     to: Annotated[Path, typer.Option(metavar="FOLDER", help="where to")] = Path("export"),
     storage: Storage = None,
+    as_json: Json = False,
 ) -> None:
     """Write the tables (trials, reports, studies) to a folder."""
     from orchestrator import table
 
-    for path in table.export(_folder(study, storage), format.value, to):
-        typer.echo(path)
+    paths = table.export(terminal.folder(study, storage), format.value, to)
+    typer.echo(json.dumps([str(path) for path in paths], indent=2) if as_json else "\n".join(map(str, paths)))
 
 
 @app.command()
@@ -248,11 +237,14 @@ def mirror(
     storage: Storage = None,
     wandb: Annotated[Wandb, typer.Option(help="where to")] = Wandb.ONLINE,
     project: Annotated[str, typer.Option(help="W&B project")] = "kdsweep",
+    as_json: Json = False,
 ) -> None:
     """Bring W&B up to date with the journal: what is there already is not sent again."""
     from orchestrator.mirror import mirror_all
 
-    typer.echo(mirror_all(_folder(study, storage), wandb.value, project))
+    folder = terminal.folder(study, storage)
+    told = mirror_all(folder, wandb.value, project)
+    typer.echo(json.dumps({"folder": folder, "project": project, "mode": wandb.value, "told": told}, indent=2) if as_json else told)
 
 
 @app.command()
@@ -298,18 +290,6 @@ def doctor(
     raise typer.Exit(2 if examination.errors else 0)
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _read(path: Path, overrides: list[str] | None, **options: Any) -> Study:  # keys of the study's run section
-    from orchestrator.reading import read_study
-
-    return read_study(path, overrides or (), options)
-
-
 def _power(study: Study, counts: Outline, record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     """Of the stated effect, as data and for the terminal; nothing where none is stated, for it needs scipy."""
     if study.confirm is None or study.confirm.effect is None:
@@ -319,36 +299,6 @@ def _power(study: Study, counts: Outline, record: Record) -> tuple[list[dict[str
 
     found = prospects(study, counts, record)
     return [asdict(each) for each in found], [f"  {line}" for each in found for line in power_lines(each)]
-
-
-def _warn(study: Study) -> None:
-    for warning in study.warnings:
-        typer.echo(f"note: {warning}", err=True)
-
-
-def _folder(study: str, storage: str | None) -> str:
-    """The folder of results that a study file, or the folder itself, names."""
-    if study.endswith((".yaml", ".yml")):
-        from orchestrator.driver import folder_of
-
-        return folder_of(_read(Path(study), None, storage=storage))
-    return study
-
-
-def _summarise(outcome: Outcome, run: Run, console: Console) -> None:
-    from orchestrator import report as reports
-    from orchestrator.mirror import mirror_report
-
-    found = reports.frames(outcome.folder)
-    paths = reports.write(outcome.folder, found)
-    if outcome.trained == 0:
-        console.print("Nothing to train: every cell of this study is finished. The report is made from the table.")
-    console.print(reports.effect_table(found))
-    for what, path in {"table": f"{outcome.folder}/trials.parquet", **{form: paths[form] for form in ("md", "html", "json")}}.items():
-        console.print(f"  {what:<8} {path}", soft_wrap=True)
-    mirrored = mirror_report(outcome.folder, run.wandb, run.wandb_project) or outcome.mirrored
-    if mirrored:
-        console.print(mirrored, soft_wrap=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Retrying: which failed cells can be taken again, as a pure function of the record.
+"""Retrying: which failed cells can be taken again, as a pure function of the record; and writing that down.
 
 A failure is a fact, and others were built on some of them: later proposals of a search on its failed cells, later steps of an
 ablation path, and the design of stage two on both. Such a cell stays failed, for what was built on it would not be what the
@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator import table
 from orchestrator.events import PATH, SEARCH, Clock, Event, stamp, utc_now
-from orchestrator.record import Attempt, Record
+from orchestrator.journal import Journal
+from orchestrator.record import Attempt, Record, record_of
+from orchestrator.storage import StudyLock
 from search_spaces import nearest
 from trainables.status import FAILURES
 
@@ -158,3 +161,29 @@ def _in_order(record: Record, taken: Mapping[str, str | None]) -> list[str]:
     for cell in record.cells:
         put(cell)
     return list(found)
+
+
+def of_driver(found: Retrying) -> Retrying:
+    """What of it a driver at work takes up. It has gone on from failures of searches and paths in any case."""
+    deciding = [event["cell"] for event in found.events if event["stage"] in (SEARCH, PATH)]
+    reason = "the driver at work has gone on from this failure: `kdsweep stop` it, then retry, then `kdsweep resume`."
+    kept = tuple(event for event in found.events if event["cell"] not in deciding)
+    along = {cell: why for cell, why in found.along.items() if cell not in deciding}
+    return Retrying(kept, along, {**found.refused, **dict.fromkeys(deciding, reason)})
+
+
+def write_down(folder: str, cells: Sequence[str] | None = None) -> Retrying:
+    """Put the next attempts into the journal of a study that nobody works on; the next launch trains them.
+
+    Raises:
+        StudyLocked: a driver is at work. StorageError: the folder cannot be used.
+    """
+    with StudyLock(folder):
+        journal = Journal(folder)
+        record = record_of(journal.read())
+        found = retrying(record, cells)
+        journal.append(found.events)
+        for event in found.events:
+            record.add(event)
+        table.write(record, folder)
+    return found

@@ -83,6 +83,18 @@ class Store:
         found = (path.removeprefix(top) for path in paths)
         return tuple(sorted(name for name in found if name.startswith(prefix) and _is_name(name)))
 
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Bytes of all names that start with the prefix, by name, sorted."""
+        top = self._top.rstrip("/") + "/"
+        with self._said("Listing", prefix):
+            self._files.invalidate_cache()
+            try:
+                found = self._files.find(top + prefix.rpartition("/")[0], detail=True, **remote.within(self._files))
+            except FileNotFoundError:
+                return {}
+        sizes = {path.removeprefix(top): int(told.get("size") or 0) for path, told in found.items()}
+        return {name: sizes[name] for name in sorted(sizes) if name.startswith(prefix) and _is_name(name)}
+
     @contextlib.contextmanager
     def _said(self, doing: str, name: str) -> Iterator[None]:
         try:

@@ -59,15 +59,15 @@ def lock_file(name: str) -> Path | None:
 
 def check_packages(findings: Findings, premises: Premises) -> None:
     """Installed versions are those of the lock, or at least within what kdsweep needs."""
-    installed = _installed()
-    name = pins.TPU_CONSTRAINTS if "torch-xla" in installed else pins.CONSTRAINTS
-    compare(findings, installed, lock_file(name), name)
+    here = installed()
+    name = pins.TPU_CONSTRAINTS if "torch-xla" in here else pins.CONSTRAINTS
+    compare(findings, here, lock_file(name), name)
 
 
-def compare(findings: Findings, installed: Mapping[str, str], lock: Path | None, name: str) -> None:
-    """Find where ``installed`` (normalised names to versions) departs from a lock file and from what kdsweep requires."""
+def compare(findings: Findings, present: Mapping[str, str], lock: Path | None, name: str) -> None:
+    """Find where ``present`` (normalised names to versions) departs from a lock file and from what kdsweep requires."""
     place, advice = at("packages"), f"`pip install --constraint {name} kdsweep` puts it right."
-    required = list(_unmet(installed))
+    required = list(_unmet(present))
     for line in required:
         findings.error(place, "", f"{line} {advice}")
     if lock is None:
@@ -75,19 +75,20 @@ def compare(findings: Findings, installed: Mapping[str, str], lock: Path | None,
             findings.warn(place, "", f"needs {name} to compare with, but got none in this installation: nothing says what was tested.")
         return
     pinned = {package: pin.version for package, pin in pins.pinned(lock).items()}
-    others = {package: version for package, version in pinned.items() if package in installed and _differs(installed[package], version)}
-    shown = [f"{package} {installed[package]} ({version})" for package, version in sorted(others.items())]
+    others = {package: version for package, version in pinned.items() if package in present and _differs(present[package], version)}
+    shown = [f"{package} {present[package]} ({version})" for package, version in sorted(others.items())]
     if others:
         rest = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
         got = ", ".join(shown[:_SHOWN]) + rest
         findings.warn(place, "", f"needs the versions of {name} for numbers to be those that were tested, but got {got}. {advice}")
     elif not required:
-        present = sum(package in installed for package in pinned)
-        told = f"{present} of the {len(pinned)} packages of {name} are installed, at these versions"
+        count = sum(package in present for package in pinned)
+        told = f"{count} of the {len(pinned)} packages of {name} are installed, at these versions"
         findings.ok(place, "", f"{told}; hash of the environment {provenance.lock_hash()}.")
 
 
-def _installed() -> dict[str, str]:
+def installed() -> dict[str, str]:
+    """Versions of what can be imported here, by normalised name."""
     from packaging.utils import canonicalize_name
 
     # The first on the path is the one that is imported.
@@ -98,7 +99,7 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def _unmet(installed: Mapping[str, str]) -> Iterator[str]:
+def _unmet(present: Mapping[str, str]) -> Iterator[str]:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
@@ -108,7 +109,7 @@ def _unmet(installed: Mapping[str, str]) -> Iterator[str]:
         return
     for each in wanted:
         if each.marker is None or each.marker.evaluate({"extra": ""}):
-            version = installed.get(canonicalize_name(each.name))
+            version = present.get(canonicalize_name(each.name))
             if version is None or not each.specifier.contains(version, prereleases=True):
                 yield f"needs {each.name}{each.specifier}, but got {version or 'none'}."
 
@@ -122,8 +123,8 @@ def _differs(version: str, pin: str) -> bool:
 
 def check_torch(findings: Findings, premises: Premises) -> None:
     """Torch and torch_xla are a pair; with another torch the import of torch_xla fails."""
-    installed = _installed()
-    compare_torch(findings, installed.get("torch"), installed.get("torch-xla"))
+    here = installed()
+    compare_torch(findings, here.get("torch"), here.get("torch-xla"))
 
 
 def compare_torch(findings: Findings, torch: str | None, xla: str | None) -> None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 XLA := .venv-xla
 
-.PHONY: quickstart test test-xla test-cluster lint environment
+.PHONY: quickstart test test-xla test-cluster soak lint environment
 
 quickstart: environment
 	$(BIN)/kdsweep run search_spaces/studies/slam_digits.yaml
@@ -23,6 +23,11 @@ test-xla: $(XLA)/ready
 test-cluster: environment
 	$(BIN)/python -m pytest -m cluster
 	$(BIN)/python -m tests.cluster
+
+# A study for twenty minutes under random kills of its driver, workers and nodes: docs/soak.md. Linux. With a seed:
+# make soak SOAK='--seed 7 --minutes 5'
+soak: environment
+	$(BIN)/python -m tests.soak $(SOAK)
 
 lint: environment
 	$(BIN)/ruff format --check .

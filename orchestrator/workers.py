@@ -17,6 +17,7 @@ import ray
 from orchestrator import cluster
 from orchestrator.placement import Placement
 from trainables.loop import never
+from trainables.redaction import redacted
 from trainables.status import TIMED_OUT
 from trainables.trial import Leg, Row
 
@@ -90,7 +91,7 @@ class Worker:
         frame = sys._current_frames().get(thread)
         trace = "" if frame is None else "".join(traceback.format_stack(frame))
         where = {"host": socket.gethostname(), "pid": str(os.getpid())}
-        row = Row(leg.trial.id, TIMED_OUT, 0.0, 0, {}, seconds=seconds, message=message, trace=trace, where=where)
+        row = Row(leg.trial.id, TIMED_OUT, 0.0, 0, {}, seconds=seconds, message=message, trace=redacted(trace), where=where)
         with contextlib.suppress(Exception):  # whatever keeps the word from arriving, this process ends
             ray.get(self._desk.overdue.remote(self._lane, self.number, row, self._is_of_group), timeout=_LAST_WORD_S)
         os._exit(1)

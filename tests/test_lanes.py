@@ -19,6 +19,7 @@ from orchestrator.cluster import connected
 from orchestrator.command import Command
 from orchestrator.driver import Launch, Outcome, drive
 from orchestrator.errors import LaneError
+from orchestrator.events import Event
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
 from orchestrator.record import Record, record_of
@@ -26,7 +27,8 @@ from orchestrator.sweep import Sweep
 from orchestrator.tune import Lanes, execute, process_resources
 from tests.fake_tpus import Noting
 from tests.synthetic import Synthetic, napping
-from trainables.status import PREEMPTED
+from trainables.loop import never
+from trainables.status import PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
 
 LOCAL = Launch(in_process=True, make_runner=lambda _: Synthetic())
@@ -142,6 +144,61 @@ def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: 
     attempts = {a.attempt for a in record_of(Journal(tmp_path / "hit/tiny").read()).finished}
     # A lane of its own dies with the process; Ray Train restarts the worker of a lane that lives.
     assert attempts == ({1, 2} if workers == 0 else {1})
+
+
+class Hanging(Synthetic):
+    """Hangs in the first leg of one method, once, and hears nothing; leaves its pid."""
+
+    def __init__(self, folder: Path, is_stopped: bool, workers: int) -> None:
+        super().__init__(nap_s=0.02)
+        del workers
+        self._note, self._is_stopped = folder / "hung", is_stopped
+
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
+        if leg.trial.config().get("method.name") == "slam" and not self._note.exists():
+            self._note.write_text(str(os.getpid()))
+            if self._is_stopped:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            threading.Event().wait()
+        return super().run(leg, halt)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.cluster)])
+def test_a_cell_that_hangs_is_ended_with_its_process_and_taken_again(workers: int, tiny_study_text: str, tmp_path: Path) -> None:
+    run(tiny_study_text, tmp_path / "whole", LOCAL)
+    (tmp_path / "note").mkdir()
+    launch = Launch(make_runner=functools.partial(Hanging, tmp_path / "note", False))
+    outcome = run(tiny_study_text, tmp_path / "hung", launch, f"run.workers={workers}", "run.cell_seconds=1")
+    assert outcome.exit_code == 0
+    found = record_of(Journal(tmp_path / "hung/tiny").read())
+    (hung,) = (attempt for attempt in found.finished if attempt.status == TIMED_OUT)
+    assert (hung.attempt, found.cells[hung.cell].status in ("ok", "stopped")) == (1, True)
+    row = hung.rows[-1]
+    assert row["where"]["pid"] == (tmp_path / "note/hung").read_text()
+    assert row["message"] == "No step of it ended for 2 seconds, so its process was ended (run.cell_seconds)."
+    assert "in run\n    threading.Event().wait()" in row["trace"], "where it hung"
+    whole, parts = trials(tmp_path / "whole"), trials(tmp_path / "hung")
+    assert table.same(whole.drop_columns(["attempt"]), latest(parts)) == []
+
+
+def latest(found: table.pa.Table) -> table.pa.Table:
+    """Without attempts that another one followed, and without their numbers."""
+    frame = found.to_pandas()
+    last = frame.groupby("cell")["attempt"].transform("max") == frame["attempt"]
+    return found.filter(last.to_numpy()).drop_columns(["attempt"])
+
+
+@pytest.mark.cluster
+def test_a_lane_whose_process_does_not_even_end_itself_is_ended_by_the_driver(tiny_study_text: str, tmp_path: Path) -> None:
+    study = study_of(tiny_study_text, ["run.cell_seconds=1"])
+    sweep, events = Sweep(study, Record()), list[Event]()
+    lanes = Lanes(1, 0, functools.partial(Hanging, tmp_path, True), slack_s=10.0)
+    execute(sweep, lanes, events.extend, Command(), print)
+    hung = [e for e in events if e["event"] == "row" and e["status"] == TIMED_OUT]
+    assert [(e["attempt"], e["message"][:50]) for e in hung] == [(1, "Neither it nor its process answered for long after")]
+    assert sweep.is_done
+    assert sweep.counts()["failed"] == 0
+    assert not Path(f"/proc/{(tmp_path / 'hung').read_text()}").exists(), "a stopped process is gone, too"
 
 
 def stillborn(workers: int) -> Synthetic:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, final
 from trainables.batches import Resident, resident
 from trainables.device import device_named
 from trainables.loop import Diverged, Halted, Training, never
+from trainables.redaction import redacted
 from trainables.source import Source
 from trainables.status import DIVERGED, FAILED, OK, OUT_OF_MEMORY, PREEMPTED, RUNNING, STOPPED, TIMED_OUT
 from trainables.store import Store, StoreError
@@ -25,6 +26,7 @@ CHECKPOINTS = "checkpoints/"
 """What names of checkpoints in the store begin with."""
 _KEPT = 4
 """How many splits and how many teachers stay on the device."""
+
 
 class _TimedOut(Exception):
     """A leg took longer than it may."""
@@ -170,8 +172,9 @@ class Runner:
         steps = training.steps if training else 0
         progress = min(steps / training.order.steps, leg.until) if training else 0.0
         reports = training.reports if training else ()
-        return Row(leg.trial.id, status, progress, steps, reports[-1].metrics if reports else {}, reports, message=message, trace=trace)
-
+        metrics = reports[-1].metrics if reports else {}
+        # Here, where the secrets are known that this process has and the driver may not have.
+        return Row(leg.trial.id, status, progress, steps, metrics, reports, message=redacted(message), trace=redacted(trace))
 
     def _status_of(self, error: Exception) -> str:
         if isinstance(error, Diverged):

@@ -37,6 +37,7 @@ from orchestrator.events import (
     utc_now,
 )
 from orchestrator.record import Attempt, Record, record_of
+from orchestrator.shapes import complaint
 from orchestrator.storage import LocalFolder, StudyLock, folder_at
 
 __all__ = [
@@ -74,6 +75,10 @@ class _Sound:
     """Lines behind it that are no events."""
     first: int = 0
     """Number of the first of these."""
+
+
+class _Misshapen(StorageError):
+    """A line is an event, but not what an event of its kind is: no crash writes such a thing."""
 
 
 class Journal:
@@ -217,6 +222,8 @@ def _sound(data: bytes, label: str) -> tuple[tuple[Event, ...], _Sound]:
             continue
         try:
             event = _event(line, f"{label} needs one event a line, but got line {number}")
+        except _Misshapen:
+            raise
         except StorageError as found:
             fault, first, damaged = fault or found, first or number, damaged + 1
             continue
@@ -242,8 +249,16 @@ def _event(line: bytes, need: str) -> Event:
         event = json.loads(line.decode(), object_hook=hook, parse_constant=_refused)
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise ValueError("no object with a kind of event")
+        if b"\\ud" in line.lower():
+            json.dumps(event, ensure_ascii=False).encode()  # half a character: no table holds it, and no page shows it
     except (ValueError, RecursionError) as fault:
         raise StorageError(
             f"{need}={line[:60]!r} ({fault}). Restore the journal from a copy, or delete that line: what it said is then done again."
         ) from fault
+    why = complaint(event)
+    if why is not None:
+        raise _Misshapen(
+            f"{need}, a {event['event']} event in which {why}. Was it written by another version of kdsweep, or edited? "
+            "Restore the journal from a copy, or delete that line: what it said is then done again."
+        )
     return event

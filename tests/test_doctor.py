@@ -241,7 +241,7 @@ def test_a_bucket_that_hangs_costs_its_seconds_and_no_more(tmp_path: Path) -> No
 
 
 def test_results_from_the_future_say_that_the_clock_was_set_back(tmp_path: Path) -> None:
-    Journal(tmp_path / "s").append([{"event": "end", "time": utc_now().isoformat()}])
+    Journal(tmp_path / "s").append([{"event": "end", "time": utc_now().isoformat(), "status": "complete"}])
     premises = Premises("s", Run(storage=str(tmp_path)))
     assert levels(look(checkstorage.check_results, premises)) == [Severity.OK]
     (found,) = look(checkstorage.check_results, Premises("s", Run(storage=str(tmp_path)), clock=lambda: utc_now() - timedelta(seconds=100)))

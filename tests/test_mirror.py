@@ -65,7 +65,10 @@ def start(tmp_path: Path, environ: dict[str, str]) -> Iterator[Callable[..., Mir
 def journal(tmp_path: Path) -> Journal:
     """Of a study that was launched, and has no cells yet."""
     journal = Journal(tmp_path / "study")
-    journal.append([{"event": "study", "time": "2026-01-01T00:00:00.000000+00:00", "study": "digits", "fingerprint": "f00d"}])
+    facts: dict[str, Any] = {"event": "study", "time": "2026-01-01T00:00:00.000000+00:00", "study": "digits", "fingerprint": "f00d"}
+    facts |= {"metric": {"select": METRIC, "report": METRIC, "goal": "maximise"}, "versions": {}, "mode": "generations"}
+    facts |= {"code_commit": None, "lock_hash": None, "space_fingerprint": "", "parameters": [], "metrics": [METRIC]}
+    journal.append([facts])
     return journal
 
 

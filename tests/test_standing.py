@@ -98,15 +98,23 @@ def at(seconds: float) -> str:
     return (START + timedelta(seconds=seconds)).isoformat(timespec="microseconds")
 
 
+_NOWHERE: Event = {"versions": {}, "code_commit": None, "lock_hash": None, "space_fingerprint": "", "parameters": [], "metrics": []}
+_SEEDS = {"split": 1, "teacher": 2, "init": 3, "order": 4}
+
+
 def launched(seconds: float, **other: Any) -> Event:
     metric = {"select": "validation.accuracy", "report": "test.accuracy", "goal": "maximise"}
     event = {"event": "study", "time": at(seconds), "study": "hand", "text": TEXT, "base": "a", "metric": metric, "mode": "generations"}
-    return event | {"blocks": 3, "lanes": 2, "seed": 0, "fingerprint": "f"} | other
+    return event | {"blocks": 3, "lanes": 2, "seed": 0, "fingerprint": "f", **_NOWHERE} | other
 
 
 def planned(seconds: float, cell: str, stage: str, arm: str, block: int, attempt: int = 1, **other: Any) -> Event:
     event = {"event": "cell", "time": at(seconds), "cell": cell, "attempt": attempt, "stage": stage, "arm": arm, "method": arm}
-    return event | {"block": block, "generation": None, "number": None, "needs": [], "config": {}, "proposed_by": "design"} | other
+    return (
+        event
+        | {"block": block, "generation": None, "number": None, "needs": [], "config": {}, "seeds": _SEEDS, "proposed_by": "design"}
+        | other
+    )
 
 
 def came(seconds: float, cell: str, status: str, progress: float, took: float, pid: str = "7", **other: Any) -> Event:
@@ -144,7 +152,16 @@ BY_HAND: tuple[Event, ...] = (
 def two(*, design: bool = True) -> list[Event]:
     """What follows: stage two."""
     arms = [{"arm": arm, "kinds": ["base"], "cell": "x"} for arm in ("a", "a, mixing=normalised")]
-    fixed = {"event": "design", "time": at(30), "hash": "cafe" * 16, "blocks": 2, "arms": arms, "comparisons": [], "skipped": []}
+    fixed = {
+        "event": "design",
+        "time": at(30),
+        "hash": "cafe" * 16,
+        "base": "a",
+        "blocks": 2,
+        "arms": arms,
+        "comparisons": [],
+        "skipped": [],
+    }
     more = {"event": "extension", "time": at(30), "name": "extension 1", "before": 2, "blocks": 3, "hash": "beef", "design": "cafe"}
     cells = [("a", 0), ("a, mixing=normalised", 0), ("a", 1), ("a", 2)]
     return [

@@ -163,7 +163,8 @@ def _folded(arms: dict[str, dict[int, Place]], room: int, *, has_heading: bool) 
                 line.append(" " if place is None else _sign(place), None if place is None else _style(place.status))
                 if (column + 1) % _GROUP == 0 and column != columns[-1]:
                     line.append(" ")
-            if line.plain.strip():
+            line.rstrip()
+            if line.plain:
                 drawn[arm] = line
         yield Text(heading.rstrip(), "dim"), drawn
 

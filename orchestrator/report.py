@@ -61,7 +61,13 @@ def facts_of(events: Sequence[Event], record: Record) -> StudyFacts:
     last = next((event for event in reversed(events) if event["event"] in ("study", "end")), {"event": "study"})
     ended = str(last["status"]) if last["event"] == "end" else None
     cells = tuple(attempt.plan for attempt in record.cells.values())
-    return StudyFacts(tuple(record.launches), cells, record.choices, ended, record.design, record.extensions)
+    rows: list[tuple[int, Event]] = []
+    launches = 0
+    for event in events:
+        launches += event["event"] == "study"
+        if event["event"] == "row" and launches:
+            rows.append((launches - 1, event))
+    return StudyFacts(tuple(record.launches), cells, record.choices, ended, record.design, record.extensions, tuple(rows))
 
 
 def write(folder: str | Path, found: Frames | None = None) -> dict[str, str]:
@@ -167,6 +173,7 @@ def to_json(frames: Frames) -> str:
         "pictures": [{"name": each.name, "caption": each.caption} for section in sections(frames) for each in section.pictures],
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
         "path": None if frames.path is None else dataclasses.asdict(frames.path),
+        "lanes": None if frames.occupancy is None else dataclasses.asdict(frames.occupancy),
         "proofs": [
             {"arm": arm, "against": against, "differs": differs, "reason": reason} for arm, against, differs, reason in facts.proofs
         ],

@@ -216,7 +216,7 @@ def standing_of(folder: str, journal: Journal | None = None) -> Standing:
         blocks_to_come=_blocks_to_come(facts, record),
         asked=None if order is None else str(order["order"]),
         asked_by="" if order is None else str(order.get("by", "")),
-        asked_at="" if order is None else str(order["time"]),
+        asked_at="" if order is None else str(order.get("time", "")),
         waiting=tuple(given.isoformat() for _, given in orders.waiting(folder)),
         design=_design(record),
     )

@@ -502,7 +502,7 @@ def test_status_of_2000_cells_loads_nothing_that_trains_and_is_quick(tmp_path: P
     before = time.process_time()
     standing = standing_of(str(tmp_path / "many"))
     board(standing)
-    assert time.process_time() - before < 1.0
+    assert time.process_time() - before < 3.0  # 0.5 where nobody else is at work
     assert standing.count("ok") == 2003
     code = "import sys; from orchestrator.__main__ import main; sys.argv[1:] = ['status', sys.argv[1]]"
     check = f"{code}\ntry:\n    main()\nfinally:\n    print(sorted({{'torch', 'ray', 'pandas'}} & set(sys.modules)))"

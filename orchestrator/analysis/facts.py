@@ -29,6 +29,8 @@ class StudyFacts:
     """The design event; None where stage two is not open, or was opened by a version that wrote none."""
     extensions: tuple[Mapping[str, Any], ...] = ()
     """Extension events: blocks that were added to the fixed design."""
+    rows: tuple[tuple[int, Mapping[str, Any]], ...] = ()
+    """Row events in the order in which they came, each with the index of its launch."""
 
     def __post_init__(self) -> None:
         if not self.launches:

@@ -18,6 +18,7 @@ from orchestrator.analysis.exploration import Exploration, exploration
 from orchestrator.analysis.factorial import Factorial, of_design
 from orchestrator.analysis.facts import StudyFacts
 from orchestrator.analysis.learning import Curve, learning
+from orchestrator.analysis.occupancy import Occupancy, occupancy
 from orchestrator.analysis.path import Along, along
 from orchestrator.analysis.profiles import Profiles, profiles
 from orchestrator.analysis.ranking import Ranking, ranking
@@ -74,6 +75,8 @@ class Frames:
     """The ablation path; None where the design has none."""
     learning: tuple[Curve, ...] = ()
     """Of the metric that selects, against progress; empty without the table of reports."""
+    occupancy: Occupancy | None = None
+    """How lanes were used; None where no leg came back."""
 
 
 def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | None = None) -> Frames:
@@ -132,6 +135,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         profiles=profiles(scores, {each["arm"]: each["config"] for each in facts.cells if each["stage"] == CONFIRM}, arms, goal, seed=seed),
         path=along(facts.path, scores),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
+        occupancy=occupancy(facts),
     )
 
 

@@ -18,6 +18,7 @@ from orchestrator.sections.extensions import extended
 from orchestrator.sections.factorial import claims, main_effects
 from orchestrator.sections.forms import Picture, Section, Table
 from orchestrator.sections.importance import importances
+from orchestrator.sections.lanes import lanes
 from orchestrator.sections.learning import learning_curves
 from orchestrator.sections.path import ablation_path
 from orchestrator.sections.profiles import over_settings
@@ -68,6 +69,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
     if frames.tunings:
         yield tuning(frames)
         yield from (section for section in (compute_matched(frames), another_search(frames), importances(frames)) if section is not None)
+    if frames.occupancy is not None:
+        yield lanes(frames.occupancy)
     if len(frames.failures):
         yield _failures(frames)
     if frames.limits:

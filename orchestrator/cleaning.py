@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator import mirror, orders
 from orchestrator.errors import Refused
-from orchestrator.events import PATH, SEARCH
+from orchestrator.events import PATH, SEARCH, Event
 from orchestrator.record import Record, record_of
 from orchestrator.retrying import is_failed, retrying
 from orchestrator.storage import StudyLock, folder_at, holder_of, local_path
@@ -95,14 +95,19 @@ def lines(found: Sequence[Item], *, is_real: bool) -> list[str]:
 def _found(folder: str, scratch: Path, processes: Path) -> list[Item]:
     events = known(folder)
     record = record_of(events)
-    ends = [event["status"] for event in events if event["event"] == "end"]
-    items = [*_artefacts(folder, record, is_complete=bool(ends) and ends[-1] == "complete"), *_orders(folder)]
+    items = [*_artefacts(folder, record, is_complete=_is_complete(events)), *_orders(folder)]
     local = local_path(folder)
     if local is not None:
         items += _half_written(local)
     if holder_of(mirror.directory_of(folder)) is None:
         items += _mirrored(mirror.directory_of(folder), record)
     return [*items, *_scratch(scratch, processes)]
+
+
+def _is_complete(events: Sequence[Event]) -> bool:
+    """Whether the last launch came to the end of the study."""
+    last = next(event for event in reversed(events) if event["event"] in ("study", "end"))
+    return bool(last["event"] == "end" and last["status"] == "complete")
 
 
 def _artefacts(folder: str, record: Record, *, is_complete: bool) -> Iterator[Item]:

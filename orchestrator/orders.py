@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.errors import StorageError
+from orchestrator.errors import Refused, StorageError
 from orchestrator.events import Clock, utc_now
 from orchestrator.storage import Folder, LocalFolder, folder_at
 
@@ -51,12 +51,12 @@ def give(folder: str | Path, kind: str, cells: Sequence[str] = (), clock: Clock 
     """Give an order to whatever driver is at work on the study at ``folder``, or will be.
 
     Raises:
-        ValueError: there is no such kind, or cells do not go with it. StorageError: it cannot be written.
+        ValueError: there is no such kind. Refused: cells do not go with it. StorageError: it cannot be written.
     """
     if kind not in KINDS:
         raise ValueError(f"An Order needs a kind out of {', '.join(KINDS)}, but got kind={kind!r}.")
     if bool(cells) != (kind == RETRY) or not all(_CELL.fullmatch(cell) for cell in cells):
-        raise ValueError(f"An Order needs cells where it is retry, and only there, but got kind={kind!r}, cells={list(cells)!r}.")
+        raise Refused(f"An order needs cells, by their content ids, where it is retry, and only there, but got {kind} {list(cells)!r}.")
     order = Order(kind, uuid.uuid4().hex, _who(), tuple(cells))
     given = clock().astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     content = {"kind": order.kind, "token": order.token, "by": order.by, "cells": list(order.cells)}

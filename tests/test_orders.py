@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from orchestrator import orders
-from orchestrator.errors import StorageError
+from orchestrator.errors import Refused, StorageError
 from orchestrator.events import order_event
 from orchestrator.journal import Journal
 from orchestrator.orders import Inbox, Order, give, sweep_away, waiting
@@ -174,7 +174,7 @@ def test_who_waits_and_since_when(folder: str) -> None:
     ("kind", "cells", "names"), [("halt", [], "halt"), ("retry", [], "retry"), ("stop", [CELL], "stop"), ("retry", ["../x"], "../x")]
 )
 def test_only_what_makes_sense_is_given(tmp_path: Path, kind: str, cells: list[str], names: str) -> None:
-    with pytest.raises(ValueError, match="An Order needs") as raised:
+    with pytest.raises((ValueError, Refused), match=r"n [oO]rder needs") as raised:
         give(tmp_path, kind, cells)
     assert names in str(raised.value)
     assert not (tmp_path / "orders").exists()

@@ -26,7 +26,7 @@ NOTHING: dict[str, float] = {}
 def cell(name: str, stage: str = "confirm", arm: str = "slam", needs: Sequence[str] = (), **more: object) -> Event:
     return {
         "event": "cell", "time": "2026-01-01T00:00:00.000000+00:00", "cell": name, "attempt": 1, "stage": stage, "arm": arm, "method": None,
-        "block": 0, "seeds": {}, "generation": None, "number": None, "proposed_by": "design", "needs": list(needs), "config": {}, **more,
+        "block": 0, "seeds": dict.fromkeys(("split", "teacher", "init", "order"), 1), "generation": None, "number": None, "proposed_by": "design", "needs": list(needs), "config": {}, **more,
     }  # fmt: skip
 
 

@@ -30,8 +30,8 @@ from tests.soak.schedule import KINDS, Fault, Relaunch, faults, relaunches
 from tests.soak.storm import NODES, Storm, Stuck, notes_of
 
 REPOSITORY = Path(__file__).parents[2]
-_PACE_S = 15.0
-_YIELD = 0.45
+_PACE_S = 20.0
+_YIELD = 0.3
 """Device-seconds that two lanes bring a second while they are killed; a first guess, then it is measured."""
 _LEAST_S = 60.0
 """Less time is not worth another study."""
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _soak(given, folder)
     except (Stuck, NodeError, subprocess.CalledProcessError) as error:
         _say(f"FAILED: {error}")
+    except KeyboardInterrupt:
+        _say("stopped")
     finally:
         end(family)
         if code or given.keep:

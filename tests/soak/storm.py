@@ -23,7 +23,7 @@ from tests.soak.schedule import Fault, Relaunch
 _TICK_S, _LOOK_S = 0.05, 0.3
 _PATIENCE_S = 40.0
 """How long a fault waits for something that it can hit."""
-_ROW_S = 10.0
+_ROW_S = 15.0
 _LEAVE_S = 120.0
 """How long a driver may take to end once it was told to, or has lost its cluster."""
 _STUCK_S = 300.0

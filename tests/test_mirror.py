@@ -365,6 +365,8 @@ def test_one_run_that_w_and_b_refuses_does_not_hold_up_the_others(
 FAULTS = {
     "hang": "the server did not answer in time",
     "status 500": "the server answered with HTTP 500",
+    "status 429": "the server answered with HTTP 429",
+    "status 401": "the server answered with HTTP 401 (may this API key write to this project?)",
     "status 403": "the server answered with HTTP 403 (may this API key write to this project?)",
     "nobody there": "the server did not answer in time",
     "stream hang": "the server did not answer in time",

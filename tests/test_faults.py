@@ -13,6 +13,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -176,6 +177,31 @@ def test_a_driver_killed_at_random_moments_ends_in_the_table_of_an_unbroken_run(
         kills += 1
     assert (code, kills >= 3) == (0, True), said
     assert differences(tmp_path / "whole", tmp_path) == []
+    assert trained_twice(Journal(tmp_path / "tiny").read()) == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_saves_what_is_in_flight_and_twice_does_not_wait_for_it(
+    times: int, whole: Path, tmp_path: Path, command: Callable[..., Command]
+) -> None:
+    begun = tmp_path / "go.begun"
+    # A leg that is deaf to the first is not to keep the second waiting.
+    moment = hook(drivers.takes_long, 4, begun) if times == 1 else hook(drivers.waits, 4, tmp_path / "go")
+    launched = command(hook=moment)
+    wait_for(begun.exists)
+    launched.send(signal.SIGINT)
+    if times == 2:
+        time.sleep(0.3)
+        assert not launched.is_over
+        launched.send(signal.SIGINT)
+    code, said = launched.end(30.0)
+    assert (code, "Traceback" in said) == (4, False), said
+    assert "the same command goes on from there" in said
+    found = Journal(tmp_path / "tiny").read()
+    assert (found[-1]["event"], found[-1]["status"]) == ("end", "interrupted")
+    assert [event["status"] for event in found if event["event"] == "row"].count("preempted") == (1 if times == 1 else 0)
+    run(SEARCH, tmp_path)
+    assert differences(whole, tmp_path) == []
     assert trained_twice(Journal(tmp_path / "tiny").read()) == []
 
 

@@ -55,6 +55,10 @@ class Command:
         assert code is not None, f"it did not end: {said}"
         return code, said
 
+    def send(self, number: int) -> None:
+        """A signal."""
+        os.kill(self._pid, number)
+
     def stop(self) -> None:
         """Kill it, where it is not over."""
         self._process.kill()
@@ -89,6 +93,20 @@ def trains_nothing(nap_s: float = 0.0, before: Callable[[int], None] | None = No
         if after is not None:
             after(count)
         return row
+
+    Runner.run = run  # type: ignore[method-assign]
+
+
+def takes_long(number: int, begun: Path) -> None:
+    """The n-th leg takes a minute, unless it is halted."""
+    count = 0
+
+    def run(self: Runner, leg: Leg, halt: Callable[[], bool] = never) -> Row:
+        nonlocal count
+        count += 1
+        if count == number:
+            begun.touch()
+        return Synthetic(nap_s=60.0 if count == number else 0.0).run(leg, halt)
 
     Runner.run = run  # type: ignore[method-assign]
 

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,6 +29,10 @@ RAY_S = 60.0
 """How long Ray may take to start, or a cluster to answer; some 5 s where nothing is wrong."""
 _WANDB_S = 5.0
 """How long W&B may take to answer."""
+_REFUSED = re.compile(r"InvalidAuthToken: ([A-Za-z ]+)")
+"""What Ray logs, over and over, and does not raise."""
+_WORDS = 300
+"""Characters of the last words of a Ray that died."""
 _PATH = 40
 """Longest folder for temporary files that Ray's sockets, of at most 107 characters with their own folders, fit below."""
 
@@ -64,12 +69,16 @@ def ask(address: str | None, environ: Mapping[str, str], seconds: float, program
                     os.killpg(child.pid, signal.SIGKILL)
                     child.wait()
             lines = (folder / "out").read_text(errors="replace").splitlines()
-            said = " ".join((folder / "err").read_text(errors="replace").split())[-300:]
+            said = " ".join((folder / "err").read_text(errors="replace").split())
     try:
         found = json.loads(lines[-1])
     except (IndexError, ValueError):
         found = None
-    return found if isinstance(found, dict) else {"problem": f"needs Ray to start, but got exit code {code}: {said or 'it said nothing'}"}
+    if not isinstance(found, dict):
+        return {"problem": f"needs Ray to start, but got exit code {code}: {said[-_WORDS:] or 'it said nothing'}"}
+    if "problem" in found and (refused := _REFUSED.search(f"{said} {' '.join(lines)}")):
+        found["problem"] += f" Ray says: {refused[1].strip()}."
+    return found
 
 
 def judge_ray(findings: Findings, told: Mapping[str, Any], address: str | None) -> None:

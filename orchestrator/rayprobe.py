@@ -55,8 +55,8 @@ def _asked(address: str | None) -> dict[str, Any]:
             return {"seconds": started_s, **_cluster()}
     except LaneError as fault:
         # Of a version that does not fit, Ray says which only further down.
-        more = "" if fault.__cause__ is None else f" ({' '.join(str(fault.__cause__).split())})"
-        return {"problem": f"{fault}{more}"}
+        cause = " ".join(str(fault.__cause__ or "").split())
+        return {"problem": str(fault) if cause.rstrip(".") in str(fault) else f"{fault} ({cause})"}
 
 
 def _cluster() -> dict[str, Any]:

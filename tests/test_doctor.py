@@ -455,13 +455,9 @@ def test_an_address_where_nobody_listens_is_told() -> None:
 
 @contextmanager
 def module(folder: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """A program in the place of the one that asks Ray, and a folder for what is temporary, which has to be empty afterwards."""
+    """A program in the place of the one that asks Ray."""
     (folder / "asked.py").write_text(text)
-    for_a_while = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
-    try:
-        yield "asked", {**os.environ, "PYTHONPATH": str(folder)}
-    finally:
-        shutil.rmtree(for_a_while)
+    yield "asked", {**os.environ, "PYTHONPATH": str(folder)}
 
 
 def test_a_ray_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
@@ -495,6 +491,13 @@ def test_a_ray_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     with module(tmp_path, "raise SystemExit('no such thing')") as (program, environ):
         found = checkservices.ask(None, environ, 30.0, program)
     assert found == {"problem": "needs Ray to start, but got exit code 1: no such thing"}
+
+
+def test_a_token_that_is_refused_is_told_though_ray_only_logs_it(tmp_path: Path) -> None:
+    text = """print("W 1 gcs: InvalidAuthToken: Authentication token is missing or incorrect"); print('{"problem": "Nothing."}')"""
+    with module(tmp_path, text) as (program, environ):
+        found = checkservices.ask("10.0.0.1:6379", environ, 30.0, program)
+    assert found == {"problem": "Nothing. Ray says: Authentication token is missing or incorrect."}
 
 
 # All of them

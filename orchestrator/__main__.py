@@ -151,11 +151,10 @@ def status(
     """Show where a study stands: every cell, best scores, lanes, failures, cost and time left. Reads journal and lock only."""
     from orchestrator.board import board
     from orchestrator.journal import Journal
-    from orchestrator.standing import folder_named, standing_of
+    from orchestrator.standing import standing_of
     from orchestrator.watching import looks, show, stream
 
-    # The whole reader of study files loads torch, which takes longer than all the rest.
-    folder = (folder_named(study, storage) if study.endswith((".yaml", ".yml")) else None) or terminal.folder(study, storage)
+    folder = terminal.folder(study, storage)
     journal = Journal(folder)
     if watch:
         seen = looks(lambda: standing_of(folder, journal))

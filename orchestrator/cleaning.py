@@ -6,6 +6,7 @@ could need them; checkpoints once their cell has ended; files half written once 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import mirror, orders
-from orchestrator.errors import Refused
+from orchestrator.errors import Refused, StorageError
 from orchestrator.events import PATH, SEARCH, Event
 from orchestrator.record import Record, record_of
 from orchestrator.retrying import is_failed, retrying
 from orchestrator.storage import StudyLock, folder_at, holder_of, local_path
 from orchestrator.telling import known
 from trainables.status import FAILURES
-from trainables.store import Store
+from trainables.store import Store, StoreError
 
 CHECKPOINT, WEIGHTS, HALF_WRITTEN, ORDER, MIRRORED, SCRATCH = "checkpoint", "weights", "half written", "order", "mirrored", "scratch"
 
@@ -74,12 +75,16 @@ def clean(folder: str, *, is_real: bool, temporary: Path | None = None, processe
         )
     scratch = Path(tempfile.gettempdir()) if temporary is None else temporary
     known(folder)  # before a lock is put into a folder that is no study's
-    if not is_real:
-        return _found(folder, scratch, processes)
-    with StudyLock(folder):
-        found = _found(folder, scratch, processes)
-        for item in found:
-            item.remove()
+    try:
+        if not is_real:
+            return _found(folder, scratch, processes)
+        with StudyLock(folder):
+            found = _found(folder, scratch, processes)
+            for item in found:
+                item.remove()
+    except OSError as fault:  # StoreError among them
+        told = fault if isinstance(fault, StoreError) else f"Cleaning {folder} needs permission, but got {type(fault).__name__}: {fault}."
+        raise StorageError(f"{told} What was listed before it is removed. See to it, then clean again.") from fault
     return found
 
 
@@ -218,7 +223,8 @@ def _inside(path: Path) -> Iterator[os.stat_result]:
     yield path.lstat()
     for inner, folders, files in os.walk(path):
         for name in (*folders, *files):
-            yield Path(inner, name).lstat()
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(inner, name).lstat()
 
 
 def _size(path: Path) -> int:

@@ -60,11 +60,17 @@ def read(path: Path, overrides: Sequence[str] | None, **options: Any) -> Study: 
 
 def folder(study: str, storage: str | None) -> str:
     """The folder of results that a study file, or the folder itself, names."""
-    if study.endswith((".yaml", ".yml")):
-        from orchestrator.driver import folder_of
+    if not study.endswith((".yaml", ".yml")):
+        return study
+    from orchestrator.standing import folder_named
 
-        return folder_of(read(Path(study), None, storage=storage))
-    return study
+    found = folder_named(study, storage)
+    if found is not None:
+        return found
+    # The whole reader of study files loads torch, which takes longer than all the rest.
+    from orchestrator.driver import folder_of
+
+    return folder_of(read(Path(study), None, storage=storage))
 
 
 def warn(study: Study) -> None:

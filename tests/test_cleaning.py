@@ -27,6 +27,7 @@ from orchestrator.storage import StudyLock
 from tests.test_retrying import cell, row, searched
 from trainables.runner import Runner
 from trainables.status import FAILED
+from trainables.store import Store, StoreError
 from trainables.trial import Leg, Row
 
 TEACHER, OTHER, AA, BB, CC = ("1" * 16, "2" * 16, "a" * 16, "b" * 16, "c" * 16)
@@ -242,6 +243,21 @@ def test_a_folder_that_is_no_studys_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no results of a study"):
         found(tmp_path / "other", tmp_path, is_real=True)
     assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = str(tmp_path / "tiny")
+    Journal(study).append([begun(), cell(AA), row(AA, "ok")])
+    put(study, f"artifacts/checkpoints/{AA}.pt")
+
+    def refuses(self: Store, name: str) -> None:
+        raise StoreError(f"Removing {name} needs permission.")
+
+    monkeypatch.setattr(Store, "remove", refuses)
+    with pytest.raises(StorageError, match=f"Removing checkpoints/{AA}.pt needs permission. What was listed before"):
+        found(study, tmp_path, is_real=True)
+    with StudyLock(study):
+        pass  # it was given back
 
 
 class Failing:

@@ -74,6 +74,11 @@ class Bulletin:
         """Name to PNG and caption."""
         place = folder_at(f"{self._folder}/figures")
         pictures = {str(each["name"]): str(each["caption"]) for each in self._content.get("pictures", ())}
+        for name in pictures:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(
+                    f"A Bulletin needs names of pictures that are no paths, but got name={name!r}. `kdsweep report` writes it anew."
+                )
         found = {name: (place.read(f"{name}.png"), caption) for name, caption in pictures.items()}
         return {name: (data, caption) for name, (data, caption) in found.items() if data is not None}
 

@@ -71,8 +71,16 @@ def network_of(trial: Trial, store: Store, device: Device) -> FrozenTeacher:
     data = store.read(name)
     if data is None:
         raise FileNotFoundError(f"A teacher needs to be in the store, but got no {name} below {store.root}. Finish trial {trial.id} first.")
-    content = device.from_bytes(data)
-    with device.generators_kept():  # building draws weights, which are then replaced
-        network = trial.model.build(tuple(content["shape"]), content["classes"])
-    network.load_state_dict(content["weights"])
+    try:
+        content = device.from_bytes(data)
+        with device.generators_kept():  # building draws weights, which are then replaced
+            network = trial.model.build(tuple(content["shape"]), content["classes"])
+        network.load_state_dict(content["weights"])
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        if device.is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"A teacher needs the weights that trial {trial.id} ended with, but got something else in {name} below {store.root} ({error}). "
+            "Restore it from a copy of the study's folder, or run the study with another --storage: the same weights are then trained again."
+        ) from error
     return FrozenTeacher(network.to(device.torch_device), device, trial.recipe.precision)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import yaml
-
 from orchestrator.errors import StorageError
 from orchestrator.events import CONFIRM, SEARCH
+from orchestrator.located import plain, read
 
 
 @dataclass(frozen=True)
@@ -122,8 +121,7 @@ class StudyFacts:
     @cached_property
     def asked(self) -> Mapping[str, Any]:
         """The study file; empty where it cannot be read."""
-        try:
-            found = yaml.safe_load(self.study.get("text") or "")
-        except yaml.YAMLError:
-            return {}
+        # By the reader of study files: YAML of another version would read words as other values, and knows no bounds.
+        node, _ = read(str(self.study.get("text") or ""), "study.yaml")
+        found = {} if node is None else plain(node)
         return found if isinstance(found, dict) else {}

@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("stopped")
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # once is enough: what was started has to be ended first
         end(family)
         if code or given.keep:
             _say(f"everything is kept in {folder}")
@@ -203,7 +205,7 @@ def _told(rounds: Sequence[Round], seed: int) -> int:
         f"cells trained twice: {len(twice)} {twice or ''}",
         f"legs begun: {sum(a.legs for a in accounts)}, cut off: {sum(a.cut_off for a in accounts)}, repeated: {sum(a.repeated for a in accounts)}",
         f"work redone: {100 * redone / trained if trained else 0:.1f} % ({redone:.0f} of {trained:.0f} device-seconds)",
-        *([f"from a driver's start to lanes: {start_ups[len(start_ups) // 2]:.1f} s, median"] if start_ups else []),
+        *([f"from a driver's start to its first leg: {start_ups[len(start_ups) // 2]:.1f} s, median"] if start_ups else []),
         *(f"WRONG: {line}" for line in wrong),
         *(f"DIFFERS: {line}" for line in differences[:_SHOWN]),
         *([f"... and {len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []),

@@ -24,6 +24,8 @@ _WEIGHTS = {"driver-kill": 4, "worker-kill": 4, "driver-interrupt": 2, "node-kil
 """How often in a bag; all others once."""
 _AT_ROW = 0.5
 """Share of the driver's deaths that come just when the journal has grown: between a row and whatever follows from it."""
+_EARLY = 0.25
+"""Share of faults that do not wait until something trains again: they may come while driver, lanes or nodes are starting."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,15 @@ class Fault:
     number: int
     kind: str
     gap_s: float
-    """Seconds after the one before."""
+    """Seconds after the one before, or after something trains again."""
     aim: float
     """Which of those that it can hit, as a share of their list, in [0, 1)."""
     rest_s: float
     """Seconds until what was taken away comes back."""
     at_row: bool
     """Whether it waits for the next row."""
+    is_early: bool
+    """Whether it may come before anything trains again."""
 
     def target(self, count: int) -> int:
         """Index of the one that is hit among so many."""
@@ -70,7 +74,7 @@ def faults(seed: int, kinds: Sequence[str], pace_s: float) -> Iterator[Fault]:
         for kind in bag:
             number += 1
             gap, aim, rest = draw.uniform(0.2, 1.8) * pace_s, draw.random(), draw.uniform(1.0, 10.0)
-            yield Fault(number, kind, gap, aim, rest, draw.random() < _AT_ROW)
+            yield Fault(number, kind, gap, aim, rest, draw.random() < _AT_ROW, draw.random() < _EARLY)
 
 
 def relaunches(seed: int) -> Iterator[Relaunch]:

@@ -21,9 +21,11 @@ from tests.soak.processes import Process, bury, family, started
 from tests.soak.schedule import Fault, Relaunch
 
 _TICK_S, _LOOK_S = 0.05, 0.3
-_PATIENCE_S = 40.0
+_PATIENCE_S = 60.0
 """How long a fault waits for something that it can hit."""
 _ROW_S = 15.0
+_START_S = 120.0
+"""How long the next fault waits for something to train, unless it is early."""
 _LEAVE_S = 120.0
 """How long a driver may take to end once it was told to, or has lost its cluster."""
 _STUCK_S = 300.0
@@ -57,7 +59,7 @@ class Tally:
     died: dict[int, float] = field(default_factory=dict)
     """When a process that trains was last seen alive, by pid."""
     start_ups: list[float] = field(default_factory=list)
-    """Seconds from the start of a driver to the first leg, where it came to that."""
+    """Seconds from the start of a driver to the first leg, of those that came to one."""
 
 
 class Storm:
@@ -82,7 +84,10 @@ class Storm:
         self._may_end_with: set[int] = set()
         """Codes of the driver, where it was told to end; empty: it was not."""
         self._must_end_by: float | None = None
-        self._launched, self._journal_then, self._has_leg = 0.0, 0, False
+        self._launched, self._launched_ns, self._journal_then, self._is_training = 0.0, 0, 0, False
+        self._fault: Fault | None = None
+        self._due: float | None = None
+        self._since = 0.0
         self._launch_at: float | None = 0.0
         self._start = next(starts)
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -98,25 +103,31 @@ class Storm:
         Raises:
             Stuck: it does not get there.
         """
-        fault = next(self._faults)
-        due = time.monotonic() + fault.gap_s
         try:
             while not self._is_complete():
                 now = time.monotonic()
                 self._tend(now)
-                if due <= now < until:
-                    if self._has_hit(fault):
-                        self.tally.faults[fault.kind] += 1
-                    elif now < due + _PATIENCE_S:
-                        time.sleep(_TICK_S)
-                        continue
-                    else:
-                        self.tally.missed[fault.kind] += 1
-                    fault = next(self._faults)
-                    due = time.monotonic() + fault.gap_s
+                if now < until:
+                    self._strike(now)
                 time.sleep(_TICK_S)
         finally:
             self._calm()
+
+    def _strike(self, now: float) -> None:
+        """The next fault, if it is due."""
+        if self._fault is None:
+            self._fault, self._due, self._since = next(self._faults), None, now
+        if self._due is None and (self._fault.is_early or self._is_training or now > self._since + _START_S):
+            self._due = now + self._fault.gap_s
+        if self._due is None or now < self._due:
+            return
+        if self._has_hit(self._fault):
+            self.tally.faults[self._fault.kind] += 1
+        elif now < self._due + _PATIENCE_S:
+            return
+        else:
+            self.tally.missed[self._fault.kind] += 1
+        self._fault = None
 
     def _is_complete(self) -> bool:
         if self._driver is None or self._driver.poll() is None:
@@ -157,7 +168,7 @@ class Storm:
         command = (sys.executable, "-m", "tests.soak.driver", str(self._folder), self._nodes.address, str(self._start.workers))
         self._driver = started(command, self._log, self._nodes.environment, self._repository)
         self._say(f"the driver is started, workers={self._start.workers}, pid {self._driver.pid}")
-        self._launched, self._journal_then, self._has_leg = now, self._journal_size(), False
+        self._launched, self._launched_ns, self._journal_then, self._is_training = now, time.time_ns(), self._journal_size(), False
         self._may_end_with, self._must_end_by, self._launch_at = set(), None, None
         self._start = next(self._starts)
 
@@ -172,9 +183,15 @@ class Storm:
             self._size, self._grown, self._give_ups = size, now, 0
         if now - self._grown > _STUCK_S:
             raise Stuck(f"The study brought nothing for {_STUCK_S:g} s. The driver's last words: {self._last_words()}")
-        if not self._has_leg and self._driver is not None and self._is_at_work() and self._training:
-            self._has_leg = True
+        if not self._is_training and self._driver is not None and any(self._have_begun()):
+            self._is_training = True
             self.tally.start_ups.append(now - self._launched)
+
+    def _have_begun(self) -> Iterator[bool]:
+        """Whether workers of this launch have noted more than that they are up."""
+        for path in (self._folder / "notes").iterdir():
+            if int(path.stem.partition("-")[2]) > self._launched_ns:
+                yield path.read_text().count("\n") > 1
 
     def _all_nodes(self) -> list[Node]:
         return [*self._nodes.workers, *self._nodes.joining, *self._nodes.leaving, *([self._nodes.head] if self._nodes.head else [])]
@@ -214,7 +231,9 @@ class Storm:
         if driver is None or self._must_end_by is not None:
             return None
         when = "at once"
-        if fault.at_row and self._is_at_work():
+        if fault.at_row:
+            if not self._is_training:
+                return None
             size, until = self._journal_size(), time.monotonic() + _ROW_S
             while (now := time.monotonic()) < until and (grown := self._journal_size()) == size and driver.poll() is None:
                 if now - self._looked > 1.0:

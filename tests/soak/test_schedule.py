@@ -54,11 +54,12 @@ def test_faults_are_numbered_and_their_numbers_within_limits() -> None:
     assert sum(fault.gap_s for fault in found) / 1000 == pytest.approx(20.0, abs=1.5)
     assert {fault.target(3) for fault in found} == {0, 1, 2}
     assert {fault.at_row for fault in found} == {True, False}
+    assert sum(fault.is_early for fault in found) / 1000 == pytest.approx(0.25, abs=0.06)
 
 
 def test_an_aim_is_always_one_of_those_there_are() -> None:
-    assert Fault(1, "node-kill", 1.0, 0.999999, 1.0, False).target(2) == 1
-    assert Fault(1, "node-kill", 1.0, 0.0, 1.0, False).target(2) == 0
+    assert Fault(1, "node-kill", 1.0, 0.999999, 1.0, False, False).target(2) == 1
+    assert Fault(1, "node-kill", 1.0, 0.0, 1.0, False, False).target(2) == 0
 
 
 def test_launches_have_lanes_of_both_kinds() -> None:

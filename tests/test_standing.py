@@ -219,6 +219,14 @@ def test_time_left_is_the_pace_so_far_times_what_is_left_at_most(tmp_path: Path)
     assert by_hand(tmp_path / "used-up", *two(), chosen).trainings_left == pytest.approx(3.65)
 
 
+def test_what_an_attempt_goes_on_from_was_trained_once(tmp_path: Path) -> None:
+    again = planned(35, "c9", "confirm", "a", 9, attempt=2)
+    half = [planned(31, "c9", "confirm", "a", 9), came(34, "c9", "running", 0.5, 4.0), again, came(50, "c9", "ok", 1.0, 6.0, attempt=2)]
+    Journal(tmp_path / "hand").append([*BY_HAND[:1], *half, planned(60, "c10", "confirm", "a", 10)])
+    # One training in 10 s, and one to come on two lanes.
+    assert standing_of(str(tmp_path / "hand")).left_s == pytest.approx(5.0)
+
+
 def test_before_anything_came_back_nothing_tells_the_time_left(tmp_path: Path) -> None:
     Journal(tmp_path / "hand").append(BY_HAND[:2])
     standing = standing_of(str(tmp_path / "hand"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ class RemoteFolder:
     """A folder of an object store: gs://, s3://, memory:// and whatever else fsspec reaches. Every write is one PUT."""
 
     url: str
+    waits: bool = False
+    """Whether writes wait for a store that is away: for a driver, which has work to lose."""
 
     def label(self, name: str) -> str:
         """The name as messages give it."""
@@ -80,7 +82,7 @@ class RemoteFolder:
         """
         files, path = self._open(name)
         try:
-            files.pipe_file(path, data, **remote.within(files, len(data)))
+            self._sent(lambda: files.pipe_file(path, data, **remote.within(files, len(data))))
         except Exception as fault:  # every fsspec backend has exceptions of its own
             raise _unput(self.label(name), fault) from fault
 
@@ -92,7 +94,7 @@ class RemoteFolder:
         """
         files, path = self._open(name)
         try:
-            files.pipe_file(path, data, mode="create", **remote.within(files, len(data)))
+            self._sent(lambda: files.pipe_file(path, data, mode="create", **remote.within(files, len(data))))
         except Exception as fault:  # every fsspec backend has exceptions of its own
             is_conflict = isinstance(fault, FileExistsError) or (isinstance(fault, OSError) and fault.errno in _CONFLICTS)
             found = self.read(name) if is_conflict else None
@@ -115,6 +117,12 @@ class RemoteFolder:
             return
         except Exception as fault:  # every fsspec backend has exceptions of its own
             raise _unput(self.label(name), fault) from fault
+
+    def _sent(self, put: Callable[[], object]) -> None:
+        if self.waits:
+            remote.awaited(put)
+        else:
+            put()
 
     def _open(self, name: str) -> tuple[Any, str]:
         try:

@@ -38,7 +38,7 @@ from orchestrator.events import (
 )
 from orchestrator.record import Attempt, Record, record_of
 from orchestrator.shapes import complaint
-from orchestrator.storage import LocalFolder, StudyLock, folder_at
+from orchestrator.storage import LocalFolder, StudyLock, folder_at, waiting
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -91,7 +91,7 @@ class Journal:
     def __init__(self, folder: str | Path) -> None:
         if str(folder).endswith(".jsonl"):
             raise StorageError(f"A Journal needs the folder of a study, but got folder={str(folder)!r}. Leave out the file name.")
-        self._folder = folder_at(folder)
+        self._folder = waiting(folder_at(folder))
         self._known: list[tuple[Event, ...]] = []
         """Events by segment, as far as they were read: a segment never changes."""
         self._next: int | None = None

@@ -13,7 +13,7 @@ import glob
 import json
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +30,10 @@ _LOCK = lease.NAME
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A folder of this machine's file system. It is made when something is first written."""
+    """A folder of this machine's file system. It is made when something is first written.
+
+    It may be a link, or lie behind one. Files in it are never written through one: whoever may write here could have placed it.
+    """
 
     path: Path
 
@@ -91,7 +94,7 @@ class LocalFolder:
             is_new = not (self.path / name).exists()
             if is_new and known:
                 raise _changed(self.label(name), "no such file")
-            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
             try:
                 length = _cut_torn_tail(descriptor)
                 if known not in (None, length):
@@ -119,7 +122,7 @@ class LocalFolder:
             StorageError: disk full, no permission, ...; then nothing is cut.
         """
         try:
-            with (self.path / name).open("r+b") as file, (self.path / into).open("ab") as kept:
+            with open(self.path / name, "r+b", opener=_itself) as file, open(self.path / into, "ab", opener=_itself) as kept:
                 file.seek(keep)
                 _write(kept.fileno(), file.read())
                 self._sync()
@@ -171,6 +174,11 @@ def folder_at(place: str | Path) -> Folder:
     return RemoteFolder(str(place).rstrip("/")) if path is None else LocalFolder(path)
 
 
+def waiting(place: Folder) -> Folder:
+    """The same folder, whose writes wait for a store that is away for a minute."""
+    return replace(place, waits=True) if isinstance(place, RemoteFolder) else place
+
+
 def local_path(place: str | Path) -> Path | None:
     """The path of a local folder or file:// URL, as written (a ``%20`` stays one); None where only fsspec gets to it."""
     if isinstance(place, Path):
@@ -214,7 +222,7 @@ class StudyLock:
         path = self._place.path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as fault:
             raise _unwritable(str(path / _LOCK), fault) from fault
         try:
@@ -292,6 +300,11 @@ def _changed(what: str, found: str) -> StorageError:
         f"Writing {what} needs the file as this driver left it, but got {found}. Nothing was written. "
         "Put it back as it was, and let no other driver write there; then run the study again: finished cells are not repeated."
     )
+
+
+def _itself(path: str, flags: int) -> int:
+    """Opens a file, but not one that a link in its place leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -26,7 +26,7 @@ from orchestrator.events import SCHEMA_VERSION, STAGES, Event, finite
 from orchestrator.journal import Journal
 from orchestrator.record import Attempt, Record, record_of
 from orchestrator.schema import TIME_COLUMNS, schema_of, table_of
-from orchestrator.storage import Folder, StudyLock, folder_at
+from orchestrator.storage import Folder, StudyLock, folder_at, waiting
 from search_spaces import nearest
 
 __all__ = [
@@ -183,7 +183,7 @@ def write(record: Record, folder: str | Path) -> None:
     Raises:
         StorageError: a value does not fit its column (then nothing is written), or the folder cannot be written.
     """
-    place = folder_at(folder)
+    place = waiting(folder_at(folder))
     for name, frame in _frames(record).items():
         place.replace(f"{name}.parquet", _parquet(frame))
 

@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -46,6 +47,7 @@ from tests.test_cli import kdsweep
 from tests.test_remote_storage import BUCKET, Google
 from tests.test_sweep import launch
 from tests.wandb_server import HANG, FakeServer
+from trainables import remote
 from trainables.loop import never
 from trainables.store import Store, StoreError
 from trainables.trial import Leg, Report, Row
@@ -74,7 +76,7 @@ class Doing(Synthetic):
         return replace(row, reports=tuple(Report(step, step / 100, {"validation.accuracy": step / 1000}) for step in steps))
 
 
-def run(text: str, storage: Path, runner: Synthetic | None = None, *overrides: str) -> Outcome:
+def run(text: str, storage: Path | str, runner: Synthetic | None = None, *overrides: str) -> Outcome:
     """Like the command, in this process."""
     made = Launch(in_process=True, make_runner=lambda _: runner or Synthetic())
     return drive(study_of(text, overrides, options={"storage": str(storage)}), made, Console(quiet=True))
@@ -467,6 +469,30 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path: Path) ->
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert store.read("checkpoints/a.pt") == b"old"
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_a_bucket_that_is_away_for_longer_than_a_call_waits_is_waited_for(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    google = Google(tmp_path)
+    try:
+        for name, value in google.environment().items():
+            monkeypatch.setenv(name, value)
+        # A minute and a half where a call may take a minute, at sixty times the speed.
+        monkeypatch.setattr(remote, "ANSWER_S", 1.0)
+        storage, root = f"gs://{BUCKET}/{uuid4().hex}", f"gs://{BUCKET}/{uuid4().hex}"
+        store = Store(root)
+
+        def away() -> None:
+            google.stop()
+            threading.Timer(1.5, google.start).start()
+
+        run(SEARCH, storage, Doing({5: away, 9: lambda: (away(), store.write("checkpoints/a.pt", b"kept"))}))
+        assert store.read("checkpoints/a.pt") == b"kept"
+        run(SEARCH, tmp_path, Doing())
+        assert differences(tmp_path, storage) == []
+    finally:
+        google.stop()
 
 
 # Two drivers

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from trainables.redaction import redacted
 
+Answer = TypeVar("Answer")
+
 ANSWER_S = 60.0
 """Seconds that a call may take, all attempts of its backend together, beside what its bytes need."""
+
+_AWAY = 2.5
+"""Times ANSWER_S that a store without an answer is waited for by whoever has work to lose."""
+
+_NO_ANSWER = "no answer"
 
 _BYTES_A_SECOND = 1e6
 """What even a slow line carries."""
@@ -64,6 +73,18 @@ def within(files: Any, carried: int = 0) -> dict[str, float]:
     return {"timeout": ANSWER_S + carried / _BYTES_A_SECOND} if isinstance(files, AsyncFileSystem) else {}
 
 
+def awaited(call: Callable[[], Answer]) -> Answer:
+    """What a call on a store returns. It is repeated while nobody answers, for two minutes and a half from the first time on."""
+    until = time.monotonic() + _AWAY * ANSWER_S
+    while True:
+        try:
+            return call()
+        except Exception as fault:
+            if not told(fault).startswith(_NO_ANSWER) or time.monotonic() >= until:
+                raise
+        time.sleep(ANSWER_S / 60)
+
+
 def told(fault: Exception) -> str:
     """What a backend's exception means and what it says. Every backend has exceptions of its own, so their words decide."""
     said = " ".join(redacted(f"{type(fault).__name__}: {fault}").split()).rstrip(":")
@@ -72,7 +93,7 @@ def told(fault: Exception) -> str:
     if re.search(r"Permission|Forbidden|Credential|Anonymous|RefreshError|\b40[13]\b", said):
         return f"no access with these credentials ({said})"
     if re.search(r"Connect|Timeout|resolve", said):
-        return f"no answer ({said})"
+        return f"{_NO_ANSWER} ({said})"
     return said
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -41,7 +42,7 @@ class Store:
         path = self._path(name)
         with self._said("Reading", name):
             try:
-                return bytes(self._files.cat_file(path, **remote.within(self._files, _LARGE)))
+                return bytes(self._answer(lambda: self._files.cat_file(path, **remote.within(self._files, _LARGE))))
             except FileNotFoundError:
                 return None
 
@@ -52,7 +53,7 @@ class Store:
             if self._is_local:
                 _write_local(path, data)
             else:
-                self._files.pipe_file(path, data, **remote.within(self._files, len(data)))
+                self._answer(lambda: self._files.pipe_file(path, data, **remote.within(self._files, len(data))))
 
     def exists(self, name: str) -> bool:
         """Whether there is something under the name."""
@@ -61,7 +62,7 @@ class Store:
             self._files.invalidate_cache()  # another machine may have written since the last listing
             try:
                 # Not isfile: to it, a store that does not answer holds nothing.
-                return bool(self._files.info(path, **remote.within(self._files))["type"] == "file")
+                return bool(self._answer(lambda: self._files.info(path, **remote.within(self._files)))["type"] == "file")
             except FileNotFoundError:
                 return False
 
@@ -69,7 +70,7 @@ class Store:
         """Forget a name; nothing happens if there is no such name."""
         path = self._path(name)
         with self._said("Removing", name), contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(path, **remote.within(self._files))
+            self._answer(lambda: self._files.rm_file(path, **remote.within(self._files)))
 
     def names(self, prefix: str = "") -> tuple[str, ...]:
         """All names that start with the prefix, sorted."""
@@ -77,7 +78,7 @@ class Store:
         with self._said("Listing", prefix):
             self._files.invalidate_cache()
             try:
-                paths = self._files.find(top + prefix.rpartition("/")[0], **remote.within(self._files))
+                paths = self._answer(lambda: self._files.find(top + prefix.rpartition("/")[0], **remote.within(self._files)))
             except FileNotFoundError:
                 return ()
         found = (path.removeprefix(top) for path in paths)
@@ -94,6 +95,10 @@ class Store:
                 return {}
         sizes = {path.removeprefix(top): int(told.get("size") or 0) for path, told in found.items()}
         return {name: sizes[name] for name in sorted(sizes) if name.startswith(prefix) and _is_name(name)}
+
+    def _answer(self, call: Callable[[], Any]) -> Any:
+        """What the files say, after a while where they are far away: a training that stands here has work to lose."""
+        return call() if self._is_local else remote.awaited(call)
 
     @contextlib.contextmanager
     def _said(self, doing: str, name: str) -> Iterator[None]:

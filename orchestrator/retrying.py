@@ -24,7 +24,7 @@ class Retrying:
     """Cells that are taken again, and cells that are not."""
 
     events: tuple[Event, ...]
-    """Cell events of the next attempts, a cell behind all that it needs, else in the order of the plan."""
+    """Cell events of the next attempts, in the order of the plan: a cell stands behind all that it needs."""
     along: Mapping[str, str]
     """Cells that are taken again though nobody asked, with the reason."""
     refused: Mapping[str, str]
@@ -78,7 +78,7 @@ def retrying(record: Record, cells: Sequence[str] | None = None, clock: Clock = 
     for cell in [cell for cell in taken if _stays_orphan(record, cell, taken)]:
         del taken[cell]
         refused[cell] = "a cell that it needs stays failed."
-    events = tuple(_next(record.cells[cell].plan, record.attempt_of(cell) + 1, clock) for cell in _in_order(record, taken))
+    events = tuple(_next(record.cells[cell].plan, record.attempt_of(cell) + 1, clock) for cell in record.cells if cell in taken)
     return Retrying(events, {cell: why for cell, why in taken.items() if why is not None}, refused)
 
 
@@ -146,21 +146,6 @@ def _followers(record: Record) -> Mapping[str, list[str]]:
 def _stays_orphan(record: Record, cell: str, taken: Mapping[str, str | None]) -> bool:
     causes = [cause for cause in needed(record, record.cells[cell]) if is_failed(cause)]
     return any(cause.cell not in taken or _stays_orphan(record, cause.cell, taken) for cause in causes)
-
-
-def _in_order(record: Record, taken: Mapping[str, str | None]) -> list[str]:
-    """Behind what they need, else in the order of the plan."""
-    found: dict[str, None] = {}
-
-    def put(cell: str) -> None:
-        if cell in taken and cell not in found:
-            for other in needed(record, record.cells[cell]):
-                put(other.cell)
-            found[cell] = None
-
-    for cell in record.cells:
-        put(cell)
-    return list(found)
 
 
 def of_driver(found: Retrying) -> Retrying:

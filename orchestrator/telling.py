@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,14 +84,15 @@ def tell(folder: str, kind: str, cells: Sequence[str] = (), *, say: Callable[[st
     deadline = time.monotonic() + patience
     while True:
         started = time.monotonic()
-        # Whoever ends says its last words before it lets go: so this is asked first.
-        is_gone = holder_of(folder) is None
-        event = next((event for event in reversed(journal.read()) if event.get("token") == order.token), None)
-        if event is not None:
-            return Told(order, driver, event)
-        if is_gone:
-            orders.Inbox(folder).remove(order)
-            return Told(order, driver, None, is_driver_gone=True)
+        with contextlib.suppress(StorageError):  # a store that is away for a moment takes no order back
+            # Whoever ends says its last words before it lets go: so this is asked first.
+            is_gone = holder_of(folder) is None
+            event = next((event for event in reversed(journal.read()) if event.get("token") == order.token), None)
+            if event is not None:
+                return Told(order, driver, event)
+            if is_gone:
+                orders.Inbox(folder).remove(order)
+                return Told(order, driver, None, is_driver_gone=True)
         now = time.monotonic()
         if now >= deadline:
             return Told(order, driver, None)

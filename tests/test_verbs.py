@@ -21,7 +21,7 @@ from rich.console import Console
 
 from orchestrator import table, telling
 from orchestrator.driver import Launch, drive
-from orchestrator.errors import Interrupted
+from orchestrator.errors import Interrupted, StorageError
 from orchestrator.events import Event, order_event
 from orchestrator.journal import Journal
 from orchestrator.orders import Inbox, Order, waiting
@@ -171,6 +171,23 @@ def test_an_order_that_nobody_takes_stays_and_is_said(folder: str, call: Kdsweep
         assert len(waiting(folder)) == 1
         code, out, _ = call("stop", folder, "--json")
         assert (code, json.loads(out)["acknowledged"]) == (3, False)
+
+
+def test_a_store_that_is_away_for_a_moment_takes_no_order_back(folder: str, call: Kdsweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = telling.holder_of, 0
+
+    def away(folder: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise StorageError("no answer")
+        return real(folder)
+
+    monkeypatch.setattr(telling, "holder_of", away)
+    with at_work(folder):
+        code, _, _ = call("stop", folder)
+    assert (code, kinds(folder)) == (0, ["stop"])
+    assert asked > 2
 
 
 def test_a_driver_that_ends_first_leaves_no_order_behind(folder: str, call: Kdsweep) -> None:

@@ -30,8 +30,8 @@ from tests.soak.schedule import KINDS, Fault, Relaunch, faults, relaunches
 from tests.soak.storm import NODES, Storm, Stuck, notes_of
 
 REPOSITORY = Path(__file__).parents[2]
-_PACE_S = 20.0
-_YIELD = 0.3
+_PACE_S = 12.0
+_YIELD = 0.25
 """Device-seconds that two lanes bring a second while they are killed; a first guess, then it is measured."""
 _LEAST_S = 60.0
 """Less time is not worth another study."""

@@ -354,7 +354,7 @@ class Storm:
         head = self._nodes.head
         if head is None or not self._is_at_work():
             return None
-        if self._driver is not None and self._must_end_by is None:
+        if self._driver is not None:
             self._told_to_end(set(range(-64, 256)) - {0})
         head.kill()
         self._nodes.end()

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -26,6 +27,8 @@ TOKEN = 0.001
 """Share of a resource that says what a machine is, and is never used up."""
 _ANSWER_S = 10.0
 """How long a cluster may take to accept a connection."""
+_LOOK_S, _HEAD_S = 1.0, 2.0
+"""Between two looks at the head of a cluster that this process is connected to, and how long it may take to accept a connection."""
 _PATIENCE_S = 30.0
 """How long a slice that was begun to be reserved is waited for: another may be free by then."""
 
@@ -85,6 +88,46 @@ def environment(settings: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in missing:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def headed(patience_s: float, abandon: Callable[[LaneError], None]) -> Iterator[None]:
+    """Watch over Ray's head while the body runs, and call ``abandon`` with the reason once it has been away for so long.
+
+    In a thread: whatever asks Ray for anything meanwhile waits, until Ray ends the process after 60 seconds (2.60).
+    """
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    over = threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(_LOOK_S):
+            if _takes_connections(host, int(port)):
+                seen = time.monotonic()
+            elif time.monotonic() - seen >= patience_s and not over.is_set():
+                abandon(
+                    LaneError(
+                        f"Ray's head at {host}:{port} has not answered for {patience_s:g} seconds, and no driver outlives it. What is "
+                        "finished is kept; once there is a cluster again, the same command goes on from there."
+                    )
+                )
+                return
+
+    thread = threading.Thread(target=watch, name="head", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _takes_connections(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=_HEAD_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

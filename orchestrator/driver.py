@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from rich.console import Console
 
 from orchestrator import mirror, orders, provenance, table, variants
 from orchestrator.command import Command, interruptible, listening
-from orchestrator.errors import Hopeless, Interrupted, StorageError, StudyError
+from orchestrator.errors import Hopeless, Interrupted, LaneError, StorageError, StudyError
 from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.placement import ANY
@@ -59,6 +61,8 @@ class Launch:
     """Another way to make runners, for tests and benchmarks."""
     patience_s: float = 1200.0
     """How long a study waits without a single lane. A TPU machine of a cluster that grows takes minutes to boot."""
+    headless_s: float = 45.0
+    """How long Ray's head may be away. After 60 seconds Ray ends every process that was connected to it (2.60), the driver too."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +120,9 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         replay = mirror.Mirror(folder, run.wandb, run.wandb_project)
         command = Command()
         status, can_write = "interrupted", True
-        try:
-            with (
-                interruptible(command),
-                listening(command, folder, hands.deliver),
-                Progress(console, lambda: " · ".join(part for part in (command.state, hands.line()) if part)),
-                contextlib.suppress(KeyboardInterrupt),
-            ):
-                _execute(study, sweep, launch, hands.deliver, command, console)
-            status = "complete" if sweep.is_done else "given up" if sweep.hopeless is not None else status
-        except StorageError:
-            can_write = False  # asking again would take as long again, and hide the reason
-            raise
-        finally:
+
+        def conclude() -> str:
+            """Leave everything as a launch leaves it; how far the mirror got."""
             try:
                 if can_write:
                     hands.deliver([end_event(status=status, counts=sweep.counts())])
@@ -136,6 +130,31 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
                     _forget_checkpoints(sweep, folder)
             finally:
                 mirrored = replay.finish(_HURRY_S if status == "interrupted" else _DRAIN_S)
+            return mirrored
+
+        def abandon(reason: LaneError) -> None:
+            """End this process, which Ray would not leave alive."""
+            try:
+                conclude()
+            finally:
+                sys.stderr.write(f"{reason}\n")
+                sys.stderr.flush()
+                os._exit(reason.exit_code)
+
+        try:
+            with (
+                interruptible(command),
+                listening(command, folder, hands.deliver),
+                Progress(console, lambda: " · ".join(part for part in (command.state, hands.line()) if part)),
+                contextlib.suppress(KeyboardInterrupt),
+            ):
+                _execute(study, sweep, launch, hands.deliver, command, console, abandon)
+            status = "complete" if sweep.is_done else "given up" if sweep.hopeless is not None else status
+        except StorageError:
+            can_write = False  # asking again would take as long again, and hide the reason
+            raise
+        finally:
+            mirrored = conclude()
     if sweep.hopeless is not None:
         raise Hopeless(sweep.hopeless)
     if status == "interrupted":
@@ -188,7 +207,13 @@ class _Hands:
 
 
 def _execute(
-    study: Study, sweep: Sweep, launch: Launch, deliver: Callable[[list[Event]], None], command: Command, console: Console
+    study: Study,
+    sweep: Sweep,
+    launch: Launch,
+    deliver: Callable[[list[Event]], None],
+    command: Command,
+    console: Console,
+    abandon: Callable[[LaneError], None],
 ) -> None:
     """Run the sweep to its end, or until the user stops it."""
     # The class itself, so that a lane imports what it trains with and nothing of the driver.
@@ -200,8 +225,10 @@ def _execute(
         return
     from orchestrator.tune import Lanes, execute  # Ray takes a second to import
 
-    lanes = Lanes(run.lanes, run.workers, make_runner, run.placement, device, launch.address, launch.patience_s)
-    execute(sweep, lanes, deliver, command, functools.partial(console.print, soft_wrap=True))
+    lanes = Lanes(
+        run.lanes, run.workers, make_runner, run.placement, device, launch.address, launch.patience_s, headless_s=launch.headless_s
+    )
+    execute(sweep, lanes, deliver, command, functools.partial(console.print, soft_wrap=True), abandon)
 
 
 def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], None], command: Command) -> None:

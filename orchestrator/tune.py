@@ -72,6 +72,8 @@ class Lanes:
     """A running cluster; None starts Ray on this machine and stops it again."""
     patience_s: float = 1200.0
     """How long the study waits without a single lane."""
+    headless_s: float = 45.0
+    """How long Ray's head may be away."""
     slack_s: float = 120.0
     """How long a lane whose cell has taken too long is left to end it, before the driver ends the lane."""
 
@@ -84,11 +86,19 @@ class Lanes:
         return wanted if self.placement.kind == SLICE else min(self.workers, wanted)
 
 
-def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, command: Command, say: Callable[[str], None]) -> None:
+def execute(
+    sweep: Sweep,
+    lanes: Lanes,
+    deliver: Deliver,
+    command: Command,
+    say: Callable[[str], None],
+    abandon: Callable[[LaneError], None] = lambda _: None,
+) -> None:
     """Run the sweep on Ray until nothing is left to do, or nothing is wanted.
 
     ``deliver`` is called with the events of every row, in order of arrival, before another leg is handed out. ``say`` tells
-    the user what he waits for.
+    the user what he waits for. ``abandon`` is called where Ray's head is gone, and does not return: whatever asks Ray for
+    anything then waits, until Ray ends this process.
 
     Raises:
         LaneError: the cluster cannot hold one lane, or Tune gave up.
@@ -98,6 +108,7 @@ def execute(sweep: Sweep, lanes: Lanes, deliver: Deliver, command: Command, say:
         cluster.environment(_TUNE),
         _hushed(),
         cluster.connected(needed + 1, lanes.address),
+        cluster.headed(lanes.headless_s, abandon),
         tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch,
     ):
         _check_room(lanes)

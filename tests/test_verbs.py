@@ -164,6 +164,8 @@ def test_by_the_study_file(tiny_study_text: str, tmp_path: Path, call: Kdsweep) 
 
 def test_an_order_that_nobody_takes_stays_and_is_said(folder: str, call: Kdsweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telling, "_PATIENCE_S", 0.3)
+    # One that was taken in before is no word about this one.
+    Journal(folder).append([order_event(order="stop", token="0" * 32, by="me@here")])
     with at_work(folder, obeys=False):
         code, out, _ = call("stop", folder)
         assert code == 3

@@ -29,6 +29,7 @@ from orchestrator.errors import StorageError, StudyLocked
 from orchestrator.events import SEARCH
 from orchestrator.journal import Attempt, Event, Journal, StudyLock, record_of
 from orchestrator.mirror import BUSY, JOB_TYPE, OFFLINE, ONLINE, STATE, is_mirrored, key_of, load, report_id, signature, target_of
+from trainables.redaction import redacted
 from trainables.status import OK, RUNNING, STOPPED
 
 _POLL_S = 0.2
@@ -284,7 +285,7 @@ def in_our_words(fault: Exception) -> str:
     """What went wrong. Words of a server are not repeated: they may hold what belongs into no file."""
     kind = type(fault).__name__
     if kind in ("UsageError", "AuthenticationError"):
-        return f"wandb refused to start a run ({fault})"
+        return f"wandb refused to start a run ({redacted(str(fault))})"
     if status := re.search(r"\b(?:error|HTTP) ([45][0-9][0-9])\b", str(fault)):
         hint = " (may this API key write to this project?)" if status[1] in ("401", "403") else ""
         return f"the server answered with HTTP {status[1]}{hint}"

@@ -103,7 +103,8 @@ def _head(standing: Standing, width: int) -> Iterator[Text]:
 
 
 def _left(standing: Standing) -> str:
-    lanes = "" if standing.lanes is None else f" on {standing.lanes} lane{'' if standing.lanes == 1 else 's'} that never wait"
+    many = standing.lanes
+    lanes = "" if many is None else f" on {many} lane{' that never waits' if many == 1 else 's that never wait'}"
     more = (
         f"; stage two ({standing.blocks_to_come} blocks) comes on top, its arms are not fixed yet (`kdsweep plan` estimates the whole)"
         if standing.blocks_to_come

@@ -9,25 +9,49 @@ from torch import Tensor
 
 from search_spaces import check
 
+NO_AUGMENTATION = "none"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How uint8 pixels become what a network reads: (x / 255 - mean) / std, channel by channel, on the device when a batch is made."""
+
+    mean: tuple[float, ...]
+    """One per channel, with pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """One per channel, above 0, in the same unit."""
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std) or min(self.std) <= 0.0:
+            raise ValueError(f"Scaling needs a mean and a std above 0 for every channel, but got mean={self.mean}, std={self.std}.")
+
 
 @dataclass(frozen=True)
 class Splits:
-    """One draw of the data. Training rows are the labelled part A followed by the unlabelled part U."""
+    """One draw of the data. Training rows are the labelled part A followed by the unlabelled part U, which may be empty.
+
+    Inputs of all parts have one dtype and one form: float32 (N, C, H, W), ready for a network; uint8 (N, C, H, W) pictures, which
+    ``scaling`` makes ready; or int64 (N, L) token ids, 0 where a text is shorter.
+    """
 
     inputs: Tensor
-    """(N, C, H, W) float32."""
+    """(N, C, H, W) float32 or uint8, or (N, L) int64."""
     labels: Tensor
     """(N,) int64; -1 for unlabelled rows, whose truth is not loaded."""
     labelled: int
     """Rows of A: the first ``labelled`` of N. The teacher is trained on these alone."""
     holdout_inputs: Tensor
-    """(M, C, H, W): the labelled part V that calibrates and selects."""
+    """(M, ...): the labelled part V that calibrates and selects."""
     holdout_labels: Tensor
     """(M,) int64."""
     test_inputs: Tensor | None
-    """(T, C, H, W), or None while the test split is sealed."""
+    """(T, ...), or None while the test split is sealed."""
     test_labels: Tensor | None
     classes: int
+    scaling: Scaling | None = None
+    """Of uint8 inputs; None for others."""
+    augmentation: str = NO_AUGMENTATION
+    """What training shows instead of the plain rows; never V, nor the test split."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Bad input: generated study files, overrides, options, journals and orders. Whatever comes in, an answer comes out, never a trace.
 
-10,000 inputs by default, the same on every machine: ``KDSWEEP_INPUTS=100000`` draws more, and ``KDSWEEP_SEED=7`` others.
+10,000 inputs by default (some 45 s of one core), the same on every machine: ``KDSWEEP_INPUTS=100000`` draws more, and ``KDSWEEP_SEED=7`` others.
 """
 
 from __future__ import annotations
@@ -284,7 +284,7 @@ def test_any_order_is_taken_or_thrown_away(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "orders" / f"20260102T120000.000000Z-{'0' * 32}.json").write_bytes(data)
     for order in Inbox(tmp_path).poll():
         assert order.kind in ("pause", "resume", "stop", "cancel", "retry")
-        assert all(re.fullmatch("[0-9a-f]{16}", cell) for cell in order.cells)
+        assert all(re.fullmatch("[A-Za-z0-9_-]+", cell) for cell in order.cells)
 
 
 # The command itself

@@ -162,15 +162,19 @@ def test_a_driver_killed_at_an_exact_moment_loses_nothing_finished(
     assert differences(whole, tmp_path) == []
 
 
-def test_a_driver_killed_at_random_moments_ends_in_the_table_of_an_unbroken_run(tmp_path: Path, command: Callable[..., Command]) -> None:
+def test_a_driver_killed_at_random_moments_ends_in_the_table_of_an_unbroken_run(
+    whole: Path, tmp_path: Path, command: Callable[..., Command]
+) -> None:
     rng = random.Random(20)
-    run(_TINY, tmp_path / "whole")
     file, kills = tmp_path / "tiny/journal.jsonl", 0
+
+    def rows() -> int:
+        return file.read_bytes().count(b'"event":"row"') if file.exists() else 0
+
     while True:
-        known = len(file.read_bytes()) if file.exists() else 0
-        grown, later_s = rng.randrange(2_000, 12_000), rng.uniform(0.0, 0.06)
-        launched = command(_TINY, hook=hook(drivers.trains_nothing, 0.02))
-        while not launched.is_over and (file.stat().st_size if file.exists() else 0) < known + grown:
+        enough, later_s = rows() + rng.randrange(2, 7), rng.uniform(0.0, 0.06)
+        launched = command(hook=hook(drivers.trains_nothing, 0.02))
+        while not launched.is_over and rows() < enough:
             time.sleep(0.005)
         time.sleep(later_s)
         launched.stop()
@@ -178,8 +182,8 @@ def test_a_driver_killed_at_random_moments_ends_in_the_table_of_an_unbroken_run(
         if code != -9:
             break
         kills += 1
-    assert (code, kills >= 3) == (0, True), said
-    assert differences(tmp_path / "whole", tmp_path) == []
+    assert (code, kills >= 2) == (0, True), said
+    assert differences(whole, tmp_path) == []
     assert trained_twice(Journal(tmp_path / "tiny").read()) == []
 
 
@@ -416,14 +420,15 @@ SMALL_DISK = ("journal", "checkpoint", "table", "report", "read-only")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """What happened on a disk of a few hundred kilobytes, in a mount namespace that goes with its process."""
     unshare = shutil.which("unshare")
-    if (
-        unshare is None
-        or subprocess.run([unshare, "-Urm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=False, capture_output=True).returncode
-    ):
+    # Root needs no namespace of users, and others may not be allowed one.
+    spaces = [[unshare, "-m"], [unshare, "-Urm"]] if unshare else []
+    trial = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    space = next((each for each in spaces if not subprocess.run([*each, *trial], check=False, capture_output=True).returncode), None)
+    if space is None:
         pytest.skip("a small disk needs Linux, unshare and mount, and leave to make a mount namespace")
     folder = tmp_path_factory.mktemp("disk")
     (folder / "tiny.yaml").write_text(SEARCH)
-    code = [unshare, "-Urm", sys.executable, "-m", "tests.faults.small_disk", str(folder), *SMALL_DISK]
+    code = [*space, sys.executable, "-m", "tests.faults.small_disk", str(folder), *SMALL_DISK]
     done = subprocess.run(code, cwd=ROOT, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in SMALL_DISK}
@@ -611,7 +616,8 @@ def test_w_and_b_that_fails_costs_no_training_and_a_bounded_end(
         def breaks() -> None:
             if when != "start":
                 wait_for(lambda: any(each.exit_code == 0 for each in server.runs.values()))
-            server.mode = fault
+            # In the middle, the server has heard of a run, and never of what it measured.
+            setattr(server, "stream_mode" if when == "middle" else "mode", fault)
             began.append(time.monotonic())
 
         at = {"start": 1, "middle": 2, "end": 3}[when]
@@ -623,7 +629,7 @@ def test_w_and_b_that_fails_costs_no_training_and_a_bounded_end(
         assert f"of 3 cells mirrored; `kdsweep mirror {tmp_path}/tiny` goes on from there" in outcome.mirrored
         assert differences(tmp_path / "whole", tmp_path) == []
 
-        server.mode = "ok"
+        server.mode = server.stream_mode = "ok"
         said = mirror_all(tmp_path / "tiny", "online", "kd")
         assert said.startswith("W&B: 3 of 3 cells mirrored to "), said
         assert len(server.runs) == len({each.name for each in server.runs.values()}) == 3

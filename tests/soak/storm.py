@@ -36,6 +36,8 @@ _DEAD_S = 30.0
 """How long a node is frozen: Ray takes one for dead after less."""
 _GIVE_UPS = 12
 """Launches that may end by themselves, unfinished, without a single row between them."""
+_LANES = ("ray::Lane", "ray::ResourceTrainable")
+"""What the processes of lanes' own actors call themselves: at rest, and at work, when Tune's wrapper shows (Ray 2.60)."""
 NODES = 2
 """Besides the head. Each has room for both lanes."""
 _INTERRUPTED, _FAILED = 4, 3
@@ -270,7 +272,7 @@ class Storm:
         return [process for process in self._training if self._is_at_work()]
 
     def _lanes(self) -> list[Process]:
-        return [process for process in family() if process.command.startswith("ray::Lane")]
+        return [process for process in family() if process.command.startswith(_LANES)]
 
     def _worker_freeze(self, fault: Fault) -> str | None:
         candidates = self._trainers()

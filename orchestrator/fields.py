@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from orchestrator.errors import StudyError
 from orchestrator.located import Fault, Node, Place, Scalar, joined, quoted
-from search_spaces import Choice, Domain, IntUniform, LogUniform, Schedule, Tunable, Uniform, nearest, tunables
+from search_spaces import Choice, Domain, IntUniform, LogUniform, Schedule, Text, Tunable, Uniform, nearest, tunables
 from trainables.folder import load, names
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ def domain_of(faults: Faults, field: Tunable, node: Node, path: str) -> Domain |
     found: Domain | None = None
     if declared is None:
         raise ValueError(f"{field.name} is nested: its fields have domains, it has none.")
-    if node.value == DECLARED:
+    if node.value == DECLARED and not isinstance(declared, Text):
         return declared
     if isinstance(node.value, tuple):
         found = _options(faults, field, node, path)
@@ -234,6 +234,8 @@ def domain_of(faults: Faults, field: Tunable, node: Node, path: str) -> Domain |
 
 
 def _forms(declared: Domain) -> str:
+    if isinstance(declared, Text):
+        return "a list of options"
     if isinstance(declared, Choice):
         return f"{DECLARED}, or a list of options"
     kinds = ["int_uniform"] if declared.column == "int64" else ["uniform", "log_uniform"]
@@ -259,7 +261,7 @@ def _options(faults: Faults, field: Tunable, node: Node, path: str) -> Domain | 
 def _range(faults: Faults, field: Tunable, kind: str, node: Node, path: str) -> Domain | None:
     declared = field.domain
     assert declared is not None
-    fits = () if isinstance(declared, Choice) else ("int_uniform",) if declared.column == "int64" else ("uniform", "log_uniform")
+    fits = () if isinstance(declared, Choice | Text) else ("int_uniform",) if declared.column == "int64" else ("uniform", "log_uniform")
     if kind not in fits:
         faults.add(node.place, path, f"needs {_forms(declared)} for {field.name}, which is {_article(declared)}, but got {kind}.")
         return None
@@ -292,7 +294,7 @@ def _words_of(field: Tunable) -> list[str]:
 
 
 def _article(declared: Domain) -> str:
-    if isinstance(declared, Choice):
+    if isinstance(declared, Choice | Text):
         return str(declared)
     return "a whole number" if declared.column == "int64" else "a real number"
 

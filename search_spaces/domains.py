@@ -1,4 +1,4 @@
-"""The four kinds of domain a hyper-parameter can have: frozen, self-validating, drawable without any library."""
+"""The kinds of domain a field can have: frozen, self-validating, drawable without any library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Domain(ABC):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Value:
-        """One value, uniform in the domain's own scale."""
+        """One value, uniform in the domain's own scale. ValueError for Text, which nothing is drawn from."""
 
     @abstractmethod
     def grid(self, count: int) -> tuple[Value, ...]:
@@ -220,6 +220,40 @@ class Choice(Domain):
         return "one of " + ", ".join(str(option) for option in self.options)
 
 
+@dataclass(frozen=True)
+class Text(Domain):
+    """One line of text that names something outside the study, like a folder or a data set: given, and never drawn.
+
+    What is searched instead is a list of such names, which is a Choice.
+    """
+
+    most: int = 500
+    """Characters."""
+
+    @property
+    def column(self) -> str:
+        return "string"
+
+    @property
+    def size(self) -> int | None:
+        return None
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, str) and len(value) <= self.most and value.isprintable()
+
+    def draw(self, rng: random.Random) -> str:
+        raise ValueError("Text needs a list of options to be drawn from, but got none.")
+
+    def grid(self, count: int) -> tuple[str, ...]:
+        return ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.most}
+
+    def __str__(self) -> str:
+        return f"a line of at most {self.most} printable characters"
+
+
 _KINDS: dict[str, type[Uniform] | type[LogUniform] | type[IntUniform]] = {
     "uniform": Uniform,
     "log_uniform": LogUniform,
@@ -239,6 +273,8 @@ def domain_from_json(form: Mapping[str, Any] | list[Value]) -> Domain:
         (kind, argument), *_ = form.items()
         if kind == "choice" and isinstance(argument, list):
             return Choice(tuple(argument))
+        if kind == "text" and _is_whole(argument):
+            return Text(argument)
         if kind in _KINDS and isinstance(argument, list) and len(argument) == 2:
             return _KINDS[kind](*argument)
     raise ValueError(

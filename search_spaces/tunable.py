@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, TypeVar
 
-from search_spaces.domains import Choice, Domain, Value, _is_number, _is_whole
+from search_spaces.domains import Choice, Domain, Text, Value, _is_number, _is_whole
 
 T = TypeVar("T")
 _KEY = "search_spaces.tunable"
@@ -56,7 +56,7 @@ class Tunable:
             return None if isinstance(value, kind) else f"a {kind.__name__}"
         if self.off is not MISSING and type(value) is type(self.off) and value == self.off:
             return None
-        if isinstance(self.domain, Choice):
+        if isinstance(self.domain, Choice | Text):
             return None if self.domain.contains(value) else str(self.domain)
         whole = self.domain.column == "int64"
         if not (_is_whole(value) if whole else _is_number(value)):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from trainables.data.digits import Digits, _shares
+from trainables.data.digits import Digits
+from trainables.stratified import shares
 
 
 def _rows(*parts):
@@ -84,10 +85,13 @@ def test_the_parts_are_mixed_by_class():
 
 def test_shares_by_largest_remainder():
     # 5 * (5, 3, 2) / 10 = 2.5, 1.5, 1.0: the first of two equal remainders gets the row that is left.
-    assert _shares([5, 3, 2], 5) == [3, 1, 1]
+    assert shares([5, 3, 2], 5) == [3, 1, 1]
     # 3 * (97, 2, 1) / 100 = 2.91, 0.06, 0.03: three rows are enough for three classes.
-    assert _shares([97, 2, 1], 3) == [1, 1, 1]
-    assert _shares([97, 2, 1], 2) == [2, 0, 0]
+    assert shares([97, 2, 1], 3) == [1, 1, 1]
+    assert shares([97, 2, 1], 2) == [2, 0, 0]
+    # A class of which nothing is left gets nothing, and what is asked for comes out whole.
+    assert shares([97, 0, 1], 2) == [1, 0, 1]
+    assert shares([0, 0], 0) == [0, 0]
 
 
 def test_sizes_that_do_not_fit():

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from search_spaces import Choice, IntUniform, LogUniform, Uniform, domain_from_json
+from search_spaces import Choice, IntUniform, LogUniform, Text, Uniform, domain_from_json
 
 DOMAINS = [Uniform(-1.0, 2.0), LogUniform(1e-3, 10.0), IntUniform(-2, 5), Choice(("a", "b", "c")), Choice((1, 2.5)), Choice((True, False))]
 every = pytest.mark.parametrize("domain", DOMAINS, ids=str)
@@ -128,3 +128,15 @@ def test_other_forms_are_refused_with_what_was_got(form):
     with pytest.raises(ValueError, match=r"A domain needs the form .* but got ") as caught:
         domain_from_json(form)
     assert repr(form) in str(caught.value)
+
+
+def test_text_is_one_line_that_is_given_and_never_drawn():
+    text = Text(8)
+    assert text.column == "string"
+    assert text.contains("a/b c-é")
+    assert text.contains("")
+    assert not any(text.contains(value) for value in ("a\nb", "\x1b[0m", "123456789", 5, None))
+    assert text.grid(3) == ()
+    assert domain_from_json(text.to_json()) == text
+    with pytest.raises(ValueError, match="Text needs a list of options to be drawn from"):
+        text.draw(random.Random(0))

@@ -7,7 +7,6 @@ https://doi.org/10.24432/C50P49 (its test part). Pixels are scaled from 0..16 to
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from search_spaces import IntUniform, tunable
 from trainables.source import Source, Splits
+from trainables.stratified import drawn
 
 ROWS, CLASSES = 1797, 10
 
@@ -38,9 +38,9 @@ class Digits(Source):
 
     def load(self, split: int, opens_test: bool) -> Splits:
         images, digits = _raw()
-        test, rest = _drawn(digits, np.arange(ROWS), self.test, "test")
-        labelled, rest = _drawn(digits, rest, self.labelled, f"labelled {split}")
-        holdout, unlabelled = _drawn(digits, rest, self.validation, f"validation {split}")
+        test, rest = drawn(digits, np.arange(ROWS), self.test, CLASSES, "test")
+        labelled, rest = drawn(digits, rest, self.labelled, CLASSES, f"labelled {split}")
+        holdout, unlabelled = drawn(digits, rest, self.validation, CLASSES, f"validation {split}")
         train = np.concatenate([labelled, unlabelled])
         labels = np.concatenate([digits[labelled], np.full(len(unlabelled), -1, np.int64)])
         return Splits(
@@ -62,28 +62,3 @@ def _raw() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
     bunch = load_digits()
     return (bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64)
-
-
-def _drawn(digits: NDArray[np.int64], rows: NDArray[np.int64], count: int, seed: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``count`` of the rows, each class by its share, and the others; both in a drawn order."""
-    # RandomState, not Generator: NumPy promises that its stream never changes.
-    rng = np.random.RandomState(np.frombuffer(hashlib.sha256(seed.encode()).digest(), np.uint32))
-    shuffled = rng.permutation(rows)
-    of_class = [shuffled[digits[shuffled] == digit] for digit in range(CLASSES)]
-    shares = _shares([len(members) for members in of_class], count)
-    chosen = np.concatenate([members[:share] for members, share in zip(of_class, shares, strict=True)])
-    others = np.concatenate([members[share:] for members, share in zip(of_class, shares, strict=True)])
-    return rng.permutation(chosen), rng.permutation(others)
-
-
-def _shares(sizes: list[int], count: int) -> list[int]:
-    """``count`` divided in proportion to the sizes by largest remainder, at least one each where ``count`` allows it."""
-    whole = sum(sizes)
-    shares = [count * size // whole for size in sizes]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(count * sizes[i] % whole), i))
-    for i in by_remainder[: count - sum(shares)]:
-        shares[i] += 1
-    while count >= len(sizes) and 0 in shares:
-        shares[shares.index(max(shares))] -= 1
-        shares[shares.index(0)] += 1
-    return shares

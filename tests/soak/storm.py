@@ -288,7 +288,9 @@ class Storm:
         self._say(f"SIGCONT to {what}: {sum(process.signal(signal.SIGCONT) for process in processes)} got it")
 
     def _node(self, fault: Fault) -> Node | None:
-        nodes = self._nodes.workers
+        """One that holds a process that trains, where there is one."""
+        sessions = {process.session for process in self._training}
+        nodes = [node for node in self._nodes.workers if node.door.pid in sessions] or self._nodes.workers
         return nodes[fault.target(len(nodes))] if nodes else None
 
     def _replaced(self, node: Node, seconds: float) -> None:

@@ -13,13 +13,25 @@ from orchestrator.events import CONFIRM, PATH, SEARCH, TEACHER
 from orchestrator.located import printable
 from orchestrator.progress import clock
 from orchestrator.standing import BEGUN, MISSING, OPEN, Place, Standing
-from trainables.status import DIVERGED, FAILED, FAILURES, OK, OUT_OF_MEMORY, STOPPED, TIMED_OUT
+from trainables.status import DIVERGED, FAILED, FAILURES, OK, OUT_OF_MEMORY, RUNNING, STOPPED, TIMED_OUT
 
-_SIGNS = {OK: "#", STOPPED: "s", BEGUN: "~", OPEN: ".", MISSING: "?", FAILED: "F", DIVERGED: "D", OUT_OF_MEMORY: "M", TIMED_OUT: "T"}
-_STYLES = {OK: "green", STOPPED: "cyan", BEGUN: "yellow", OPEN: "dim", MISSING: "magenta"}
+_SIGNS = {
+    OK: "#",
+    STOPPED: "s",
+    RUNNING: ">",
+    BEGUN: "~",
+    OPEN: ".",
+    MISSING: "?",
+    FAILED: "F",
+    DIVERGED: "D",
+    OUT_OF_MEMORY: "M",
+    TIMED_OUT: "T",
+}
+_STYLES = {OK: "green", STOPPED: "cyan", RUNNING: "bold yellow", BEGUN: "yellow", OPEN: "dim", MISSING: "magenta"}
 _WORDS = {
     OK: "done",
     STOPPED: "stopped early",
+    RUNNING: "running",
     BEGUN: "begun",
     OPEN: "open: no row yet",
     MISSING: "in the design, not yet in the plan",
@@ -52,7 +64,12 @@ def board(standing: Standing, width: int = 80, height: int | None = None, now: d
 def headline(standing: Standing) -> str:
     """Where it stands, in one line."""
     parts = [f"cells {standing.count(OK, STOPPED, *FAILURES)}/{sum(place.status != MISSING for place in standing.places)} of the plan done"]
-    counts = {"failed": standing.count(*FAILURES), "begun": standing.count(BEGUN), "open": standing.count(OPEN)}
+    counts = {
+        "failed": standing.count(*FAILURES),
+        "running": standing.count(RUNNING),
+        "begun": standing.count(BEGUN),
+        "open": standing.count(OPEN),
+    }
     parts += [f"{count} {what}" for what, count in counts.items() if count or what == "failed"]
     if standing.again:
         parts.append(f"{standing.again} taken again")
@@ -71,7 +88,7 @@ def _lines(standing: Standing, width: int, now: datetime, *, is_short: bool) -> 
         if places:
             pictures += [Text(), Text(title, "bold"), *_arms(standing, places, draw, width, is_short=is_short)]
     legend = [Text(), *_legend(standing, width)]
-    rest = [*_seen(standing, width, now), *_failures(standing, width)]
+    rest = [*_held(standing, width, now), *_seen(standing, width, now), *_failures(standing, width)]
     # Where not all of it is seen, what is at the bottom is not.
     return [*_head(standing, width), *([*legend, *rest, *pictures] if is_short else [*pictures, *legend, *rest])]
 
@@ -224,6 +241,18 @@ def _legend(standing: Standing, width: int) -> Iterator[Text]:
     if is_drawn:
         said.append("a digit: tenths of the way to which it was saved")
     yield from _wrapped(";  ".join(said), width, "dim")
+
+
+def _held(standing: Standing, width: int, now: datetime) -> Iterator[Text]:
+    if not standing.held:
+        return
+    yield Text()
+    yield from _wrapped("in flight", width, "bold")
+    for held in standing.held[:_LANES]:
+        what = f"{held.stage} {held.arm} block {held.block}, to {held.until:.0%}, for {_age(held.at, now)}"
+        yield from _wrapped(f"  lane {held.lane}  {what}", width, hanging=4)
+    if len(standing.held) > _LANES:
+        yield Text(f"  and {len(standing.held) - _LANES} more")
 
 
 def _seen(standing: Standing, width: int, now: datetime) -> Iterator[Text]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.events import Role
+from orchestrator.events import Event, Role, cell_event
 from orchestrator.plan import Cell
 from orchestrator.tuning import END
 from trainables.status import OK
@@ -58,3 +58,22 @@ class Standing:
     def waits_for_teacher(self) -> bool:
         """Whether a network that is no student is still to be trained before it."""
         return any(needed.status != OK and (needed.cell.method is None or needed.waits_for_teacher) for needed in self.needs)
+
+    def event(self) -> Event:
+        """What the journal says of it when it enters the plan, or is taken again."""
+        cell, block = self.cell, self.cell.trial.block
+        return cell_event(
+            cell=cell.id,
+            attempt=self.attempt,
+            stage=cell.stage,
+            arm=cell.arm,
+            method=cell.method,
+            block=cell.block,
+            seeds={"split": block.split, "teacher": block.teacher, "init": block.init, "order": block.order},
+            generation=cell.generation,
+            number=cell.number,
+            proposed_by=cell.proposed_by,
+            needs=[needed.cell.id for needed in self.needs],
+            config=cell.trial.config(),
+            point=cell.point,
+        )

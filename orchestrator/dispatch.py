@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.command import Command
 from orchestrator.errors import LaneError
-from orchestrator.events import Event
+from orchestrator.events import Event, leg_event
 from orchestrator.sweep import Sweep
 from trainables.status import FAILED, PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
@@ -109,17 +109,17 @@ class Dispatch:
         """A lane brings the row of what it held."""
         place = self._places[lane]
         place.nodes, place.rows = frozenset(nodes), place.rows + 1
-        self._take_in(place, row)
+        events = self._take_in(place, row)
         if row.status == PREEMPTED:
             self._send_home(lane, place)
-        self._hand_out()
+        self._hand_out(events)
 
-    def _take_in(self, place: _Place, row: Row) -> None:
+    def _take_in(self, place: _Place, row: Row) -> list[Event]:
         place.cell, place.last, place.deadline = None, row.trial, math.inf
         self._deaths = 0
         if row.status == TIMED_OUT and row.steps == 0:  # whoever ended it does not know where it stood
             row = replace(row, progress=self._sweep.cells[row.trial].progress)
-        self._deliver(self._sweep.give(row))
+        return self._sweep.give(row)
 
     def brought(self, lane: str) -> int:
         """How many rows a lane has brought."""
@@ -141,8 +141,7 @@ class Dispatch:
             message = "Neither it nor its process answered for long after its time was over (run.cell_seconds), so its lane was ended."
             row = Row(place.cell, TIMED_OUT, 0.0, 0, {}, message=message)
         if row is not None and row.trial == place.cell:
-            self._take_in(place, row)
-            self._hand_out()
+            self._hand_out(self._take_in(place, row))
             return
         if vanished and self._stays(place):
             self._doubts.append(_Doubt(place, trace, self._clock() + _DOUBT_S))
@@ -197,24 +196,30 @@ class Dispatch:
             self._has_said = True
             self._say(f"No lane has found room yet. {self._shortage()} Waiting for up to {self._patience_s:g} seconds.")
 
-    def _hand_out(self) -> None:
-        if self._hands_out_nothing or self._command.is_paused:
-            return
+    def _hand_out(self, events: Sequence[Event] = ()) -> None:
+        """Give every lane that is free something to do; ``events`` are durable, with those that this leads to, before any lane is."""
+        told, handed = [*events], list[tuple[str, Leg]]()
         for lane, place in self._places.items():
             if place.cell is not None or place.is_leaving or not self._stays(place):
                 continue
-            if self._command.is_finishing:
-                leg = None if place.last is None else self._sweep.take_on(place.last)
-                if leg is None:
-                    continue
-            else:
-                leg = self._sweep.take(after=place.last)
-                if leg is None:
-                    return
-            self._deliver(self._sweep.drain())
+            leg = self._next(place)
+            if leg is None:
+                continue
             place.cell = leg.trial.id
             place.deadline = self._clock() + leg.overdue_s + self._slack_s
+            attempt = self._sweep.cells[leg.trial.id].attempt
+            told += [*self._sweep.drain(), leg_event(cell=leg.trial.id, attempt=attempt, until=leg.until, lane=lane)]
+            handed.append((lane, leg))
+        self._deliver(told)
+        for lane, leg in handed:
             self._hand(lane, leg)
+
+    def _next(self, place: _Place) -> Leg | None:
+        if self._hands_out_nothing or self._command.is_paused:
+            return None
+        if self._command.is_finishing:
+            return None if place.last is None else self._sweep.take_on(place.last)
+        return self._sweep.take(after=place.last)
 
     def _stays(self, place: _Place) -> bool:
         return self._staying is None or place.nodes <= self._staying

@@ -20,7 +20,7 @@ from rich.console import Console
 from orchestrator import mirror, orders, provenance, table, variants
 from orchestrator.command import Command, interruptible, listening
 from orchestrator.errors import Hopeless, Interrupted, LaneError, StorageError, StudyError
-from orchestrator.events import Event, end_event, study_event
+from orchestrator.events import Event, end_event, leg_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.placement import ANY
 from orchestrator.progress import Pace, Progress, clock
@@ -42,6 +42,8 @@ _COMMIT_S = 30.0
 
 _LEADING = 4
 """Arms that the line of progress has room for."""
+_HERE = "driver"
+"""The lane of a launch in this process."""
 _REST_S = 5.0
 """Between two looks of a launch in this process that is paused."""
 _DRAIN_S, _HURRY_S = 10.0, 1.0
@@ -243,8 +245,8 @@ def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], Non
         leg = (None if held is None else sweep.take_on(held)) if finishing else sweep.take()
         if leg is None:
             return
-        deliver(sweep.drain())
         held = leg.trial.id
+        deliver([*sweep.drain(), leg_event(cell=held, attempt=sweep.cells[held].attempt, until=leg.until, lane=_HERE)])
         with _stored():
             row = runner.run(leg, command.is_cancelled)
         deliver(sweep.give(row))

@@ -151,6 +151,11 @@ def cell_event(
     }
 
 
+def leg_event(*, cell: str, attempt: int, until: float, lane: str, clock: Clock = utc_now) -> Event:
+    """A lane is handed a cell, which it trains up to there. What counts is the row that comes of it; this says who is at work."""
+    return {"event": "leg", "time": stamp(clock), "cell": cell, "attempt": attempt, "until": float(until), "lane": lane}
+
+
 def row_event(cell: str, attempt: int, row: Row, clock: Clock = utc_now) -> Event:
     """A leg came back, or the driver stopped a cell."""
     return {

@@ -218,11 +218,13 @@ _DESIGN = _record(
 )
 _EXTENSION = _record({"name": _WORD, "before": _BLOCKS, "blocks": _BLOCKS, "hash": _TEXT}, {"time": _TIME, "design": _TEXT})
 _END = _record({"status": _WORD}, {"time": _TIME, "counts": _map(_COUNT)})
+_LEG = _record({"cell": _ID, "attempt": _COUNT, "until": _NUMBER}, {"time": _TIME, "lane": _TEXT})
 _ORDER = _record({"order": _WORD, "token": _WORD, "by": _TEXT}, {"time": _TIME, "cells": _list(_ID)})
 
 _EVENTS: Mapping[str, Check] = {
     "study": _STUDY,
     "cell": _CELL_EVENT,
+    "leg": _LEG,
     "row": _ROW,
     "choice": _CHOICE,
     "design": _DESIGN,

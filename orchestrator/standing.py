@@ -1,7 +1,7 @@
 """Where a study stands, from its journal and its lock alone: what ``kdsweep status`` shows. Imports neither torch nor Ray.
 
-The journal does not say which leg a lane holds, only what came back. So a cell without an end is *begun* where it has a row,
-from a rung or from a leg that a preemption ended, and *open* where it has none, whether a lane is training it or not.
+A cell without an end is *running* where a driver is at work that has handed it to a lane and has no row of that leg yet; else
+*begun* where it has a row, from a rung or from a leg that a preemption ended, and *open* where it has none.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from orchestrator.journal import Journal
 from orchestrator.progress import Pace
 from orchestrator.record import Attempt, Record, record_of
 from orchestrator.storage import holder_of
-from trainables.status import FAILED, LOST, OK, STOPPED
+from trainables.status import FAILED, LOST, OK, RUNNING, STOPPED
 
 BEGUN, OPEN, MISSING = "begun", "open", "missing"
-"""Of a cell without an end: with a row, without one, and asked for by the design but not in the plan yet."""
+"""Of a cell without an end that no lane holds: with a row, without one, and asked for by the design but not in the plan yet."""
 STATUSES = (OK, STOPPED, FAILED, "under way")
 _STORAGE = "kdsweep-results"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -44,7 +44,7 @@ class Place:
     number: int | None
     attempt: int
     status: str
-    """ok, stopped, a failure, begun, open or missing."""
+    """ok, stopped, a failure, running, begun, open or missing."""
     progress: float
     """Of its last rung, or end, or of the leg that a preemption ended."""
 
@@ -65,6 +65,21 @@ class Seen:
     progress: float
     at: str
     """When that came; since then it holds something else, or nothing."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A cell in flight: what a lane was handed."""
+
+    cell: str
+    stage: str
+    arm: str
+    block: int
+    until: float
+    """Progress at which the leg ends."""
+    lane: str
+    at: str
+    """Since when."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,8 @@ class Standing:
     lanes: int | None = None
     """Of the last launch; None where it did not say."""
     seen: tuple[Seen, ...] = ()
+    held: tuple[Held, ...] = ()
+    """Cells in flight, those handed out first at the top."""
     again: int = 0
     """Cells that were taken more than once."""
     failures: tuple[Failure, ...] = ()
@@ -158,6 +175,7 @@ class Standing:
             "blocks_to_come": self.blocks_to_come,
             "lanes": self.lanes,
             "lanes_seen": [asdict(lane) for lane in self.seen],
+            "in_flight": [asdict(held) for held in self.held],
             "taken_again": self.again,
             "failures": [asdict(failure) for failure in self.failures],
             "messages": [{"status": status, "message": said, "count": n} for status, said, n in self.messages()],
@@ -181,7 +199,10 @@ def standing_of(folder: str, journal: Journal | None = None) -> Standing:
     since = max(i for i, event in enumerate(events) if event["event"] == "study")
     ends = [event["status"] for event in events[since:] if event["event"] == "end"]
     facts = StudyFacts(tuple(record.launches), tuple(a.plan for a in record.cells.values()), record.choices, design=record.design)
-    places = (*map(_place, record.cells.values()), *_not_planned(facts, record))
+    driver = holder_of(folder)
+    held = () if driver is None else _held(events[since:], record)
+    flying = {each.cell for each in held}
+    places = (*(_place(attempt, attempt.cell in flying) for attempt in record.cells.values()), *_not_planned(facts, record))
     cells: dict[tuple[str, str], dict[str, int]] = {}
     for place in places:
         if place.status != MISSING:
@@ -191,7 +212,6 @@ def standing_of(folder: str, journal: Journal | None = None) -> Standing:
     by_stage: dict[str, float] = {}
     for attempt in record.attempts:
         by_stage[attempt.plan["stage"]] = by_stage.get(attempt.plan["stage"], 0.0) + attempt.total("device_seconds")
-    driver = holder_of(folder)
     order = None if driver is None else _order(events[since:])
     return Standing(
         folder=folder,
@@ -208,6 +228,7 @@ def standing_of(folder: str, journal: Journal | None = None) -> Standing:
         launched=record.launches[-1]["time"],
         lanes=None if lanes is None else int(lanes),
         seen=_seen(events[since:], record),
+        held=held,
         again=sum(attempt.attempt > 1 for attempt in record.cells.values()),
         failures=_failures(record),
         by_stage=by_stage,
@@ -222,17 +243,32 @@ def standing_of(folder: str, journal: Journal | None = None) -> Standing:
     )
 
 
-def _place(attempt: Attempt) -> Place:
+def _held(events: Sequence[Event], record: Record) -> tuple[Held, ...]:
+    """Legs of the launch that no row has ended, nor another attempt."""
+    found: dict[str, Held] = {}
+    for event in events:
+        cell = event.get("cell")
+        if event["event"] in ("row", "cell"):
+            found.pop(str(cell), None)
+        elif event["event"] == "leg" and cell in record.cells:
+            plan = record.cells[cell].plan
+            lane, at = str(event.get("lane", "")), str(event.get("time", ""))
+            found[cell] = Held(cell, plan["stage"], plan["arm"], plan["block"], event["until"], lane, at)
+    return tuple(found.values())
+
+
+def _place(attempt: Attempt, is_held: bool) -> Place:
     plan = attempt.plan
     reached = max((row["progress"] for row in (*attempt.rows, *attempt.preempted)), default=0.0)
-    status = attempt.status if attempt.is_finished else BEGUN if attempt.rows or attempt.preempted else OPEN
+    begun = RUNNING if is_held else BEGUN if attempt.rows or attempt.preempted else OPEN
+    status = attempt.status if attempt.is_finished else begun
     return Place(
         attempt.cell, plan["stage"], plan["arm"], plan["block"], plan["generation"], plan["number"], attempt.attempt, str(status), reached
     )
 
 
 def _kind(status: str) -> str:
-    if status in (BEGUN, OPEN):
+    if status in (RUNNING, BEGUN, OPEN):
         return "under way"
     return status if status in (OK, STOPPED) else FAILED
 
@@ -253,7 +289,7 @@ def _blocks_to_come(facts: StudyFacts, record: Record) -> int:
 
 def _trainings_left(facts: StudyFacts, places: Sequence[Place]) -> float:
     """At most: early stopping spares some of them."""
-    left = sum(1.0 - place.progress for place in places if place.status in (BEGUN, OPEN, MISSING))
+    left = sum(1.0 - place.progress for place in places if place.status in (RUNNING, BEGUN, OPEN, MISSING))
     search, chosen = facts.asked.get("search"), {choice["arm"] for choice in facts.choices}
     trials, blocks = (search.get(key) for key in ("trials", "blocks")) if isinstance(search, dict) else (None, None)
     if isinstance(trials, int):

@@ -8,15 +8,14 @@ Sweep and stands where the old one stood. Whoever executes (this process, or lan
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 
 from orchestrator import chains, plan, variants
-from orchestrator import path as ablation
 from orchestrator.cells import Standing
-from orchestrator.events import CONFIRM, SEARCH, TEACHER, Event, cell_event, choice_event, role_of, row_event
+from orchestrator.events import CONFIRM, SEARCH, TEACHER, Event, choice_event, role_of, row_event
 from orchestrator.fixed import fixing
+from orchestrator.hope import Hope
+from orchestrator.outlook import Outlook
 from orchestrator.path import Walk, mean_of
 from orchestrator.plan import Cell
 from orchestrator.proof import Prove
@@ -49,11 +48,8 @@ class Sweep:
         self._tunings: dict[str, Tuning] = {}
         self._chosen: dict[str, Candidate] = {}
         self._is_asynchronous = asynchronous
-        self._failures: Counter[str] = Counter()
-        """Of this launch, by message."""
-        self._gets_somewhere = any(
-            row["status"] in (RUNNING, OK) for attempt in record.attempts if attempt.plan["method"] is not None for row in attempt.rows
-        )
+        self._outlook = Outlook(study)
+        self._hope = Hope(record, study.run.give_up_after)
         self._taught = chains.methods_that_teach(study)
         kind = Arrivals if asynchronous else Generations
         if study.search is not None:
@@ -100,13 +96,19 @@ class Sweep:
                 found["running" if s.in_flight else "waiting"] += 1
             else:
                 found["failed" if s.status in FAILURES else s.status] += 1
-        found["waiting"] += self._cells_to_come()
+        found["waiting"] += self._cells_to_come
         return found
 
     def remaining(self) -> float:
         """Whole trainings left, at most (early stopping may spare some of those counted)."""
         known = sum(max(0.0, END - s.progress) for s in list(self._open.values()))
-        return known + self._cells_to_come()
+        return known + self._cells_to_come
+
+    @property
+    def _cells_to_come(self) -> int:
+        if self.study.confirm is None or self.variants is not None or self.problems:
+            return self._outlook.of_search(self._tunings)
+        return self._outlook.of_search(self._tunings) + self._outlook.of_confirm(self._walk)
 
     def take(self, after: str | None = None) -> Leg | None:
         """The next leg that may run now, marked as in flight; None if there is none at the moment (or none at all).
@@ -123,9 +125,7 @@ class Sweep:
             if isinstance(tuning, Arrivals) and not self._has_waiting(tuning) and tuning.extend():
                 self._spread_goals(tuning)
                 standing = self._ready(after)
-        if standing is None:
-            return None
-        return self._leg(standing)
+        return None if standing is None else self._leg(standing)
 
     def take_on(self, trial: str) -> Leg | None:
         """The next leg of this cell, as ``take`` gives one; None where it is finished, or waits for others at its rung."""
@@ -148,12 +148,12 @@ class Sweep:
         standing.in_flight = False
         standing.seconds += row.seconds
         self._events.append(row_event(row.trial, standing.attempt, row))
-        self._judge(row)
+        self._hope.add(row, is_student=standing.cell.method is not None)
         if row.status in FAILURES and self._is_retried(standing, row.status):
             self._retry(standing)
-            return self.drain()
-        self._apply(standing, row.status, row.progress, row.metrics)
-        self._settle()
+        else:
+            self._apply(standing, row.status, row.progress, row.metrics)
+            self._settle()
         return self.drain()
 
     def lost(self, trial: str, message: str, trace: str = "", status: str = FAILED) -> list[Event]:
@@ -184,26 +184,12 @@ class Sweep:
 
     def _retry(self, standing: Standing) -> None:
         standing.attempt, standing.seconds = standing.attempt + 1, 0.0
-        self._events.append(self._cell_event(standing))
-
-    def _judge(self, row: Row) -> None:
-        """Whether anything gets anywhere. A teacher that does shows nothing of the students that fail."""
-        if row.status in FAILURES:
-            self._failures[row.message.partition("\n")[0]] += 1
-        elif row.status in (RUNNING, OK) and self.cells[row.trial].cell.method is not None:
-            self._gets_somewhere = True
+        self._events.append(standing.event())
 
     @property
     def hopeless(self) -> str | None:
-        """Why it makes no sense to go on: trainings of this launch failed, and no student of the study ever got to a rung; or None."""
-        count, limit = self._failures.total(), self.study.run.give_up_after
-        if self._gets_somewhere or limit == 0 or count < limit:
-            return None
-        told = "; ".join(f"{times} x {message}" for message, times in self._failures.most_common(3))
-        return (
-            f"{count} trainings failed, and no student got anywhere, so nothing more was begun: {told}. The table has the traces. Mend it, "
-            "then `kdsweep retry STUDY --failed` and `kdsweep resume STUDY`; run.give_up_after says how many failures it takes (0: never)."
-        )
+        """Why it makes no sense to go on, or None."""
+        return self._hope.lost
 
     def drain(self) -> list[Event]:
         """Events since the last call."""
@@ -241,11 +227,11 @@ class Sweep:
         """Put into the journal what a cell is, unless it holds that, or something weightier, already."""
         known = self._record.cells.get(standing.cell.id)
         if known is None:
-            self._events.append(self._cell_event(standing))
+            self._events.append(standing.event())
             return
         standing.attempt = max(standing.attempt, known.attempt)
         if standing.cell.role < role_of(known.plan["stage"], known.plan["arm"], known.plan["number"]):
-            self._events.append(self._cell_event(standing))
+            self._events.append(standing.event())
 
     def _recall(self, standing: Standing) -> None:
         known = self._record.cells.get(standing.cell.id)
@@ -258,25 +244,6 @@ class Sweep:
             # "stopped" is the driver's own decision and follows again from the rows.
             if row["status"] != STOPPED:
                 self._apply(standing, row["status"], row["progress"], row["metrics"])
-
-    def _cell_event(self, standing: Standing) -> Event:
-        cell = standing.cell
-        block = cell.trial.block
-        return cell_event(
-            cell=cell.id,
-            attempt=standing.attempt,
-            stage=cell.stage,
-            arm=cell.arm,
-            method=cell.method,
-            block=cell.block,
-            seeds={"split": block.split, "teacher": block.teacher, "init": block.init, "order": block.order},
-            generation=cell.generation,
-            number=cell.number,
-            proposed_by=cell.proposed_by,
-            needs=[needed.cell.id for needed in standing.needs],
-            config=cell.trial.config(),
-            point=cell.point,
-        )
 
     def _apply(self, standing: Standing, status: str, progress: float, metrics: Mapping[str, float]) -> None:
         if status == PREEMPTED:
@@ -325,8 +292,13 @@ class Sweep:
     # -- decisions
 
     def _settle(self) -> None:
-        """Do all that has become decidable."""
+        """Do all that has become decidable. What enters the plan meanwhile may need what has failed, and is decided as well."""
         self._fail_orphans()
+        self._decide()
+        while self._fail_orphans():
+            self._decide()
+
+    def _decide(self) -> None:
         for name, tuning in self._tunings.items():
             tuning.settle()
             self._spread_goals(tuning)
@@ -344,7 +316,9 @@ class Sweep:
             if self._walk is None or self._walk.is_done:
                 self._open_stage_two(confirm)
 
-    def _fail_orphans(self) -> None:
+    def _fail_orphans(self) -> bool:
+        """Whether there were any."""
+        events = len(self._events)
         for standing in list(self._open.values()):
             failed = next((needed for needed in standing.needs if needed.status in FAILURES), None)
             if failed is not None:
@@ -354,6 +328,7 @@ class Sweep:
                 why = f"Its teacher {name} failed." if is_teacher else f"Cell {name} failed, at whose network its method looks."
                 row = Row(standing.cell.id, FAILED, 0.0, 0, {}, message=why)
                 self._events.append(row_event(standing.cell.id, standing.attempt, row))
+        return len(self._events) > events
 
     def _score(self, candidates: Sequence[Candidate]) -> None:
         """Bring candidates up to date with the rows of their cells."""
@@ -422,32 +397,3 @@ class Sweep:
                     arm=name, number=best.number, score=best.scores[END], config=best.point, skipped=[list(pair) for pair in skipped]
                 )
             )
-
-    def _cells_to_come(self) -> int:
-        """Cells that are certain to come, at most, but not in the plan yet."""
-        search, confirm = self.study.search, self.study.confirm
-        count = 0
-        for name, tuning in self._tunings.items():
-            if search is not None and not tuning.all_proposed:
-                count += (search.trials - len(tuning.candidates)) * search.blocks * (1 + self._students_before[name])
-        if confirm is not None and self.variants is None and not self.problems:
-            count += self._cells_of_confirm * confirm.blocks
-            if confirm.path is not None:
-                steps = ablation.bound(confirm.path) if self._walk is None else self._walk.to_come
-                count += steps * confirm.path.blocks * (1 + self._students_of_base)
-        return count
-
-    @cached_property
-    def _students_before(self) -> Mapping[str, int]:
-        return {name: chains.students_at_most(self.study, self.study.arms[name]) for name in self._tunings}
-
-    @cached_property
-    def _students_of_base(self) -> int:
-        confirm = self.study.confirm
-        return chains.students_at_most(self.study, self.study.arms[confirm.base]) if confirm else 0
-
-    @cached_property
-    def _cells_of_confirm(self) -> int:
-        """Of stage two on one block, the students that they need among them, at most."""
-        study, confirm = self.study, self.study.confirm
-        return len(variants.distinct(study, confirm)) + chains.students_of_confirm(study, confirm) if confirm else 0

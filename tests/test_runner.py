@@ -104,10 +104,18 @@ def test_a_lost_checkpoint_costs_time_alone(taught):
     assert _facts(Runner(taught, "cpu").run(Leg(trial, 1.0))) == _facts(whole)
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", b"PK and nothing else"])
+def _readable(content):
+    return Cpu().to_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", b"PK and nothing else", _readable([]), _readable({"until": 0.5}), "half"])
 def test_a_damaged_checkpoint_costs_time_alone(taught, damage):
     trial = student_trial()
     whole = Runner(taught, "cpu").run(Leg(trial, 1.0))
+    if damage == "half":
+        Runner(taught, "cpu").run(Leg(trial, 0.5))
+        saved = Cpu().from_bytes(Store(taught).read(name_of_checkpoint(trial.id)))
+        damage = _readable({**saved, "sums": None})
     Store(taught).write(name_of_checkpoint(trial.id), damage)
     assert _facts(Runner(taught, "cpu").run(Leg(trial, 1.0))) == _facts(whole)
 

@@ -30,7 +30,7 @@ from orchestrator.storage import holder_of
 from orchestrator.study import Run
 from orchestrator.watching import looks, show, stream
 from tests.synthetic import Synthetic
-from trainables.status import PREEMPTED
+from trainables.status import PREEMPTED, RUNNING
 from trainables.trial import Row
 
 
@@ -55,9 +55,14 @@ def test_a_finished_study_by_stage_and_arm(folder: Path) -> None:
     assert standing.best == pytest.approx(choices)
 
 
+def begins_last(lines: list[str], count: int) -> int:
+    """Index of the line that begins the last so many legs."""
+    return [index for index, line in enumerate(lines) if json.loads(line)["event"] == "leg"][-count]
+
+
 def test_a_killed_study_is_not_taken_for_a_running_one(folder: Path) -> None:
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-    (folder / "journal.jsonl").write_text("".join(lines[:-4]))
+    (folder / "journal.jsonl").write_text("".join(lines[: begins_last(lines, 3)]))
     standing = standing_of(str(folder))
     assert (standing.end, standing.driver) == (None, None)
     assert sum(counts["under way"] for counts in standing.cells.values()) == 3
@@ -66,9 +71,31 @@ def test_a_killed_study_is_not_taken_for_a_running_one(folder: Path) -> None:
     assert holder_of(folder) is None
 
 
+def test_a_cell_is_running_as_long_as_a_driver_holds_it(folder: Path) -> None:
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    legs = [index for index, line in enumerate(lines) if json.loads(line)["event"] == "leg"]
+    (folder / "journal.jsonl").write_text("".join(lines[: legs[-2] + 1]))
+    handed = json.loads(lines[legs[-2]])
+    assert standing_of(str(folder)).held == ()
+    assert all(place.status != RUNNING for place in standing_of(str(folder)).places), "nobody is at work"
+    with StudyLock(folder):
+        standing = standing_of(str(folder))
+        (held,) = standing.held
+        assert (held.cell, held.until, held.lane, held.at) == (handed["cell"], 1.0, "driver", handed["time"])
+        assert [place.cell for place in standing.places if place.status == RUNNING] == [held.cell]
+        assert standing.count(OPEN) == 1
+        assert "1 running · 1 open" in headline(standing)
+        now = datetime.fromisoformat(held.at) + timedelta(seconds=65)
+        picture = board(standing, 80, now=now).plain
+        assert f"lane driver  confirm {held.arm} block {held.block}, to 100%, for 1:05" in picture
+        assert "> running" in picture
+        Journal(folder).append([json.loads(lines[legs[-2] + 1])])
+        assert standing_of(str(folder)).held == (), "its row is there"
+
+
 def test_a_cell_that_was_preempted_is_under_way_and_has_cost_time(folder: Path) -> None:
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-    (folder / "journal.jsonl").write_text("".join(lines[:-4]))
+    (folder / "journal.jsonl").write_text("".join(lines[: begins_last(lines, 3)]))
     before = standing_of(str(folder))
     events = Journal(folder).read()
     ended = {event["cell"] for event in events if event["event"] == "row"}
@@ -459,7 +486,7 @@ def test_elsewhere_a_line_is_written_whenever_something_changed() -> None:
 
 def test_control_c_ends_watching_without_a_trace(folder: Path) -> None:
     lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
-    (folder / "journal.jsonl").write_text("".join(lines[:-4]))
+    (folder / "journal.jsonl").write_text("".join(lines[: begins_last(lines, 3)]))
     command = [sys.executable, "-m", "orchestrator", "status", str(folder), "--watch"]
     with StudyLock(folder):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

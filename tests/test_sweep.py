@@ -19,7 +19,7 @@ from orchestrator.study import Study
 from orchestrator.sweep import Sweep
 from orchestrator.table import same, trials_frame
 from tests.synthetic import Synthetic
-from trainables.status import OK, PREEMPTED
+from trainables.status import OK, PREEMPTED, STOPPED
 from trainables.trial import Leg, Report, Row, Trial
 
 Host = Callable[[Leg], object]
@@ -462,3 +462,31 @@ def test_async_does_not_propose_ahead_of_a_teacher(study: Study) -> None:
         sweep.give(Synthetic().run(leg))
     # Now every lane gets a proposal of its own.
     assert [leg.trial.method is not None for leg in (sweep.take(), sweep.take(), sweep.take()) if leg] == [True] * 3
+
+
+@pytest.mark.parametrize("stage", ["search", "confirm"])
+def test_a_study_whose_teachers_all_fail_comes_to_an_end(stage: str, tiny_study_text: str) -> None:
+    study = study_of(tiny_study_text, ["run.retries=0"])
+    bad = {study.block(stage, index).teacher for index in range(2)}
+    sweep, events = finished(study, host=Synthetic(fails=lambda trial: trial.method is None and trial.block.teacher in bad))
+    assert sweep.is_done
+    assert Sweep(study, record_of(events)).is_done
+
+
+@pytest.mark.parametrize("stop", range(1, 12))
+def test_a_failure_that_is_retried_is_retried_wherever_the_journal_ends(stop: int, tiny_study_text: str) -> None:
+    study = study_of(tiny_study_text, ["run.retries=1", "run.retry_on=[failed]"])
+
+    def once() -> Synthetic:
+        tried: set[str] = set()
+        return Synthetic(fails=lambda trial: trial.id not in tried and not tried.add(trial.id))
+
+    whole, events = finished(study, host=once())
+    assert whole.counts()["failed"] == 0
+    failed = [index for index, event in enumerate(events) if event["event"] == "row" and event["status"] == "failed"]
+    cut = events[: failed[stop] + 1]
+    assert events[failed[stop] + 1]["attempt"] == 2, "cut between the row that failed and the attempt that follows"
+    again, rest = finished(study, record=record_of(cut))
+    assert again.counts()["failed"] == 0
+    (attempt,) = (e["attempt"] for e in rest if e["event"] == "row" and e["cell"] == cut[-1]["cell"] and e["status"] in (OK, STOPPED))
+    assert attempt == 2

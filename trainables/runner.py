@@ -10,7 +10,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar, final
+from typing import Generic, TypeVar, final
 
 from trainables.batches import Resident, resident
 from trainables.device import device_named
@@ -99,11 +99,24 @@ class Runner:
             training = live
         else:
             training = self._fresh(leg.trial)
-            saved = self._saved(leg.trial)
-            if saved is not None and saved["until"] <= leg.until:
-                training.load_state_dict(saved)
+            if not self._goes_on(training, leg):
+                training = self._fresh(leg.trial)
         # Workers that stood at different steps would wait for each other for ever.
         return training if len(set(self._device.gathered(training.steps))) == 1 else self._fresh(leg.trial)
+
+    def _goes_on(self, training: Training, leg: Leg) -> bool:
+        """Put a new training where its checkpoint has it, if it has one for this leg. False: the checkpoint is damaged, and so is the
+        training; that costs time, not a cell."""
+        data = self._store.read(name_of_checkpoint(leg.trial.id))
+        try:
+            saved = None if data is None else self._device.from_bytes(data)
+            if saved is not None and saved["until"] <= leg.until:
+                training.load_state_dict(saved)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            if self._device.is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _fresh(self, trial: Trial) -> Training:
         key = (trial.data, trial.block.split, trial.opens_test)
@@ -114,13 +127,6 @@ class Runner:
 
     def _network(self, trial: Trial) -> FrozenTeacher:
         return self._teachers.get(trial.id, lambda: network_of(trial, self._store, self._device))
-
-    def _saved(self, trial: Trial) -> Mapping[str, Any] | None:
-        data = self._store.read(name_of_checkpoint(trial.id))
-        try:
-            return None if data is None else self._device.from_bytes(data)
-        except ValueError:
-            return None  # a damaged checkpoint costs time, not a cell
 
     def _trained(self, leg: Leg, training: Training, halt: Callable[[], bool], started: float) -> Row:
         """The leg, done or halted, and whatever is needed to go on kept."""

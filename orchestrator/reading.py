@@ -215,7 +215,7 @@ def _data(faults: Faults, node: Node) -> Source | None:
 def _misfit(source: Source) -> str | None:
     """Why no block can be drawn from a source, or None. The test split stays sealed."""
     try:
-        source.load(0, False)
+        source.fits()
     except (ValueError, OSError) as error:
         return one_line(str(error))
     return None

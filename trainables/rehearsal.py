@@ -23,6 +23,7 @@ from search_spaces import Schedule
 from trainables.batches import Order, Resident, resident
 from trainables.device import Cpu, seed_of
 from trainables.loop import Training
+from trainables.rows import Rows
 from trainables.source import Source, Splits
 from trainables.step import float_table
 from trainables.teachers import FrozenTeacher
@@ -32,6 +33,8 @@ _STEPS_PER_EPOCH = 8
 """Several epochs, so that what a method does anew in each is done."""
 _MOST_STEPS = 4096
 """Of a training in full at whose levels one looks; of a longer one, so many of them, evenly spaced."""
+_MOST_PICTURES = 1024
+"""Of those that are read when they are needed."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Rehearsal:
     """What tells a training from another."""
 
     rows: str
-    """Digest of A and U in full, labels of A and what is labelled."""
+    """Digest of A and U in full, labels of A and what is labelled; of pictures that are not in memory, of some that are evenly spaced."""
     steps: int
     """Of the training in full."""
     batch: int
@@ -178,9 +181,11 @@ class Stage:
         key = trial.data, trial.block.split
         if key not in self._splits:
             splits = trial.data.load(trial.block.split, opens_test=False)
-            told = f"{splits.labelled}/{tuple(splits.inputs.shape)}/{splits.classes}"
+            inputs = splits.inputs
+            told = f"{splits.labelled}/{len(inputs)}/{tuple(inputs.shape)}/{splits.classes}/{splits.scaling}/{splits.augmentation}"
+            seen = inputs if isinstance(inputs, Tensor) else inputs.fetch(_spaced(0, len(inputs), _MOST_PICTURES))
             labels = splits.labels[: splits.labelled]  # of the rows behind A nothing is used
-            self._splits[key] = splits, _digest([told.encode(), _raw(splits.inputs), _raw(labels)])
+            self._splits[key] = splits, _digest([told.encode(), _raw(seen), _raw(labels)])
         return self._splits[key]
 
     def _data(self, trial: Trial, conditions: Conditions) -> Resident:
@@ -191,17 +196,23 @@ class Stage:
             train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), most)])
             held = _spaced(0, len(splits.holdout_inputs), most)
             few = Splits(
-                inputs=splits.inputs[train],
+                inputs=_picked(splits.inputs, train),
                 labels=splits.labels[train],
                 labelled=len(labelled),
-                holdout_inputs=splits.holdout_inputs[held],
+                holdout_inputs=_picked(splits.holdout_inputs, held),
                 holdout_labels=splits.holdout_labels[held],
                 test_inputs=None,
                 test_labels=None,
                 classes=splits.classes,
+                scaling=splits.scaling,
+                augmentation=splits.augmentation,
             )
             self._parts[key] = resident(few, self._device)
         return self._parts[key]
+
+
+def _picked(inputs: Tensor | Rows, rows: Tensor) -> Tensor:
+    return inputs[rows] if isinstance(inputs, Tensor) else inputs.fetch(rows)
 
 
 def _spaced(start: int, stop: int, most: int) -> Tensor:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from search_spaces import check
+
+if TYPE_CHECKING:
+    from trainables.rows import Rows
 
 NO_AUGMENTATION = "none"
 
@@ -31,20 +35,20 @@ class Splits:
     """One draw of the data. Training rows are the labelled part A followed by the unlabelled part U, which may be empty.
 
     Inputs of all parts have one dtype and one form: float32 (N, C, H, W), ready for a network; uint8 (N, C, H, W) pictures, which
-    ``scaling`` makes ready; or int64 (N, L) token ids, 0 where a text is shorter.
+    ``scaling`` makes ready, in memory or read by row number; or int64 (N, L) token ids, 0 where a text is shorter.
     """
 
-    inputs: Tensor
-    """(N, C, H, W) float32 or uint8, or (N, L) int64."""
+    inputs: Tensor | Rows
+    """(N, C, H, W) float32 or uint8, Rows of them, or (N, L) int64."""
     labels: Tensor
     """(N,) int64; -1 for unlabelled rows, whose truth is not loaded."""
     labelled: int
     """Rows of A: the first ``labelled`` of N. The teacher is trained on these alone."""
-    holdout_inputs: Tensor
+    holdout_inputs: Tensor | Rows
     """(M, ...): the labelled part V that calibrates and selects."""
     holdout_labels: Tensor
     """(M,) int64."""
-    test_inputs: Tensor | None
+    test_inputs: Tensor | Rows | None
     """(T, ...), or None while the test split is sealed."""
     test_labels: Tensor | None
     classes: int
@@ -60,6 +64,15 @@ class Source(ABC):
 
     def __post_init__(self) -> None:
         check(self)
+
+    def fits(self) -> None:
+        """Whatever can be checked of a source before a study runs, by which a study file is read: nothing is fetched or decoded.
+
+        Raises:
+            ValueError: the sizes do not fit the data, or the place that they are read from does not exist.
+            OSError: it cannot be read.
+        """
+        self.load(0, opens_test=False)
 
     @abstractmethod
     def load(self, split: int, opens_test: bool) -> Splits:

@@ -12,51 +12,66 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trainables.augmentation import Augmentation, augmentation_named
 from trainables.device import Device, seed_of
 from trainables.distiller import Outputs
+from trainables.pixels import Inputs, inputs_on
 from trainables.source import Splits
 
 
 @dataclass(frozen=True)
 class Resident:
-    """The splits of one block, moved to a device once. Labels that are only measured against stay on the host."""
+    """The splits of one block, as far as they stay on a device. Labels that are only measured against stay on the host."""
 
-    inputs: Tensor
-    """(N, C, H, W) float32."""
+    inputs: Inputs
+    """(N, ...)."""
     label: Tensor
     """(N,) int64: true class of a row of A, 0 for a row of U."""
     is_labelled: Tensor
     """(N,) float32."""
     labelled: int
-    holdout_inputs: Tensor
-    """(M, C, H, W)."""
+    holdout_inputs: Inputs
+    """(M, ...)."""
     holdout_labels: Tensor
     """(M,) int64 on the host."""
-    test_inputs: Tensor | None
+    test_inputs: Inputs | None
     test_labels: Tensor | None
     """(T,) int64 on the host."""
     classes: int
+    augmentation: Augmentation | None = None
+    """What training shows instead of plain rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
+        """(C, H, W), or (L,) of token ids."""
         return tuple(self.inputs.shape[1:])
 
 
 def resident(splits: Splits, device: Device) -> Resident:
-    """The splits on the device. Whatever a source says of the rows behind A is dropped here."""
+    """The splits on the device, but for pictures that are read along the way. Whatever a source says of the rows behind A is dropped here.
+
+    Raises:
+        ValueError: inputs of a form that nothing here can show, or an augmentation that is not for them.
+        Unreadable: a picture of a set that is small enough to be read at once.
+    """
     there = device.torch_device
     is_labelled = torch.arange(len(splits.labels)) < splits.labelled  # (N,)
+    # All of them the same way, decided by their sum: whether a cell opens the test split must not decide how the others are kept.
+    given = (splits.inputs, splits.holdout_inputs, splits.test_inputs)
+    inputs, holdout, test = inputs_on(given, splits.scaling, device)
+    if inputs is None or holdout is None:
+        raise ValueError("Splits need training and held-out inputs, but got none.")
     return Resident(
-        inputs=splits.inputs.to(there),
+        inputs=inputs,
         label=torch.where(is_labelled, splits.labels, 0).to(there),
         is_labelled=is_labelled.float().to(there),
         labelled=splits.labelled,
-        holdout_inputs=splits.holdout_inputs.to(there),
+        holdout_inputs=holdout,
         holdout_labels=splits.holdout_labels,
-        test_inputs=None if splits.test_inputs is None else splits.test_inputs.to(there),
+        test_inputs=test,
         test_labels=splits.test_labels,
         classes=splits.classes,
+        augmentation=augmentation_named(splits.augmentation, tuple(inputs.shape[1:]), is_stored=not isinstance(inputs, Tensor)),
     )
 
 
@@ -69,6 +84,8 @@ class Epoch(NamedTuple):
     """S times (B,) float32: 0 where a row only fills up."""
     total: tuple[Tensor, ...]
     """S times () float32: rows of the whole batch over all workers."""
+    numbers: tuple[Tensor, ...]
+    """``rows`` on the host."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +125,9 @@ class Order:
         real = (place < length) & (start + place < self.rows)  # (S, B over all workers)
         rows = permutation[torch.where(real, start + place, start)]
         mine = slice(device.rank, None, device.size)
-        return Epoch(device.unbound(rows[:, mine]), device.unbound(real[:, mine].float()), device.unbound(real.sum(1).float()))
+        numbers = rows[:, mine]
+        weight, total = device.unbound(real[:, mine].float()), device.unbound(real.sum(1).float())
+        return Epoch(device.unbound(numbers), weight, total, numbers.unbind())
 
 
 def taken(outputs: Outputs, rows: Tensor, axis: int = 0) -> Outputs:

@@ -112,6 +112,10 @@ class Device(ABC):
         """The rows of a table on the host, each a tensor of its own on the device: (S, ...) -> S times (...)."""
         return table.contiguous().to(self.torch_device).unbind()
 
+    def sent(self, rows: Tensor) -> Tensor:
+        """A tensor on the host that nobody changes any more -> on the device, while the host goes on where it can."""
+        return rows.to(self.torch_device)
+
     def spread(self, rows: Tensor) -> Tensor:
         """(B, ...) with its rows over the devices of a worker, where it has several."""
         return rows
@@ -249,6 +253,9 @@ class Cuda(Device):
     def settle(self) -> None:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+    def sent(self, rows: Tensor) -> Tensor:
+        return rows.pin_memory().to(self.torch_device, non_blocking=True)
 
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)

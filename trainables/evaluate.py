@@ -6,6 +6,7 @@ The measures are pure functions of logits on the host, in float64; ``outputs_ove
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,13 @@ from torch import Tensor, nn
 from trainables.device import Device
 from trainables.distiller import Outputs
 from trainables.network import Network, outputs_of
+from trainables.pixels import Inputs, in_turn
 from trainables.recipe import FLOAT32
+from trainables.views import PLAIN, shown
 
 BATCH = 1024
-"""Most rows that go through a network at once where no gradient is needed."""
+"""Most rows that go through a network at once where no gradient is needed, and their numbers come to at most this many:"""
+_NUMBERS = 2**25
 BINS = 15
 
 
@@ -75,25 +79,43 @@ def padded(rows: int, batch: int = BATCH, pieces: int = 1) -> Iterator[tuple[Ten
         yield torch.where(real, numbers, start), real.float()
 
 
+def rows_at_once(inputs: Inputs) -> int:
+    """Most rows of these inputs that go through a network at once where no gradient is needed."""
+    return max(1, min(BATCH, _NUMBERS // max(1, prod(inputs.shape[1:]))))
+
+
 @torch.no_grad()
-def outputs_over(network: Network, inputs: Tensor, device: Device, features: Sequence[str] = (), precision: str = FLOAT32) -> Outputs:
-    """What the network returns for all rows, in evaluation mode: (N, C, H, W) -> (N, K) logits and (N, ...) maps."""
+def outputs_over(
+    network: Network,
+    inputs: Inputs,
+    device: Device,
+    features: Sequence[str] = (),
+    precision: str = FLOAT32,
+    view: str = PLAIN,
+    only: Tensor | None = None,
+) -> Outputs:
+    """What the network returns for all rows in a view that does not change, in evaluation mode: (N, ...) -> (N, K) logits and (N, ...) maps.
+
+    ``only``: (N,) row numbers on the host, where not all are wanted.
+    """
+    count = len(inputs) if only is None else len(only)
+    chosen = [rows if only is None else only[rows] for rows, _ in padded(count, rows_at_once(inputs), device.pieces)]
     training = network.training
     network.eval()
     parts = []
-    for rows, _ in padded(len(inputs), pieces=device.pieces):
-        found = outputs_of(network, device.spread(inputs.index_select(0, rows.to(inputs.device))), features, precision)
+    for batch in in_turn(inputs, chosen):
+        found = outputs_of(network, device.spread(shown(view, batch)), features, precision)
         parts.append(Outputs(device.everywhere(found.logits), {name: device.everywhere(value) for name, value in found.features.items()}))
         device.boundary()  # one graph a batch, not one for all of them
     network.train(training)
-    logits = torch.cat([part.logits for part in parts])[: len(inputs)]
-    maps = {name: torch.cat([part.features[name] for part in parts])[: len(inputs)] for name in features}
+    logits = torch.cat([part.logits for part in parts])[:count]
+    maps = {name: torch.cat([part.features[name] for part in parts])[:count] for name in features}
     return Outputs(logits, maps)
 
 
-def logits_over(network: Network, inputs: Tensor, device: Device, precision: str = FLOAT32) -> Tensor:
-    """(N, C, H, W) -> (N, K) on the host. Workers take a stretch of rows each, of equal length, and share the result."""
+def logits_over(network: Network, inputs: Inputs, device: Device, precision: str = FLOAT32) -> Tensor:
+    """(N, ...) -> (N, K) on the host. Workers take a stretch of rows each, of equal length, and share the result."""
     length = -(-len(inputs) // device.size)
-    rows = torch.arange(device.rank * length, (device.rank + 1) * length).clamp(max=len(inputs) - 1).to(inputs.device)
-    mine = inputs if device.size == 1 else inputs.index_select(0, rows)
-    return device.all_gather(outputs_over(network, mine, device, precision=precision).logits)[: len(inputs)].cpu()
+    rows = torch.arange(device.rank * length, (device.rank + 1) * length).clamp(max=len(inputs) - 1)
+    mine = outputs_over(network, inputs, device, precision=precision, only=None if device.size == 1 else rows)
+    return device.all_gather(mine.logits)[: len(inputs)].cpu()

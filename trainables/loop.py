@@ -15,6 +15,7 @@ from trainables.distiller import Batch, Distiller, Facts, flat_shapes
 from trainables.evaluate import logits_over, measures, outputs_over, sizes
 from trainables.exposure import Exposure
 from trainables.network import Network, outputs_of
+from trainables.pixels import Inputs, ready
 from trainables.probe import RowProbe
 from trainables.step import Step, check_needs, cross_entropy, float_table
 from trainables.teachers import FrozenTeacher
@@ -178,10 +179,11 @@ class Training:
     def _facts(self, student: Network, rows: int) -> Facts:
         data = self.data
         features = self._method.needs.features
+        one = ready(data.inputs, torch.zeros(1, dtype=torch.int64))
         with torch.no_grad():
-            shapes = flat_shapes(outputs_of(student, data.inputs[:1], features))
+            shapes = flat_shapes(outputs_of(student, one, features))
             teacher = self._teacher.network if self._teacher else None
-            teacher_shapes = flat_shapes(outputs_of(teacher, data.inputs[:1], features)) if teacher else {}
+            teacher_shapes = flat_shapes(outputs_of(teacher, one, features)) if teacher else {}
         return Facts(data.classes, rows, len(data.holdout_inputs), shapes, teacher_shapes)
 
     def _prepare(self) -> None:
@@ -229,7 +231,7 @@ class Training:
         number, place = divmod(step, self.order.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != number:
             self._epoch = number, self.order.epoch(number, self.device)
-            self._exposure.start(number)
+            self._exposure.start(number, self._epoch[1].numbers[place:])
         if place == 0 and self._method.needs.each_epoch:
             self._prepare()
         return self._epoch[1], place
@@ -265,7 +267,7 @@ class Training:
             found["test.teacher_accuracy"] = measures("test", teacher, labels)["test.accuracy"]
         return found
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def _logits(self, inputs: Inputs) -> Tensor:
         method, precision = self._method, self.trial.recipe.precision
         if type(method).predict is Distiller.predict:
             logits = logits_over(self.student, inputs, self.device, precision)

@@ -1,8 +1,11 @@
-"""RowProbe: what a method's ``prepare`` may look at. Every worker sees all of it."""
+"""RowProbe: what a method's ``prepare`` may look at. Every worker sees all of it, as it is: nothing is augmented here.
+
+Outputs over so many rows that a teacher does not remember them are asked for batch by batch, every time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,10 +14,12 @@ from torch import Tensor, nn
 from trainables.batches import Resident, taken
 from trainables.device import Device, seed_of
 from trainables.distiller import Batch, Needs, Outputs
-from trainables.evaluate import outputs_over, padded
-from trainables.network import Network, outputs_of
+from trainables.evaluate import outputs_over, padded, rows_at_once
+from trainables.network import Network
+from trainables.pixels import Inputs, in_turn
 from trainables.recipe import FLOAT32
-from trainables.teachers import FrozenTeacher
+from trainables.teachers import REMEMBERED_BYTES, FrozenTeacher, stacked
+from trainables.views import FIXED, PLAIN, shown
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,18 @@ class RowProbe:
     def holdout(self) -> Iterator[tuple[Batch, Outputs]]:
         if not self.needs.holdout or self.teacher is None:
             raise ValueError("Reading held-out rows needs Needs(holdout=True) and a teacher, but the method declares otherwise.")
-        found = self.teacher.views("holdout", self.data.holdout_inputs, self.needs.views, self.needs.features)
-        yield from _in_order(*self._held_out, found, len(self.needs.views))
+        yield from self._taught_over("holdout", self.data.holdout_inputs, self._held_out)
 
     def train(self) -> Iterator[tuple[Batch, Outputs]]:
-        found = self._taught.views("train", self.data.inputs, self.needs.views, self.needs.features)
-        yield from _in_order(*self._training, found, len(self.needs.views))
+        yield from self._taught_over("train", self.data.inputs, self._training)
 
     def passes(self, count: int) -> Iterator[tuple[Batch, Tensor]]:
         teacher = self._taught
+        if 4 * self.rows * teacher.network.head.out_features > REMEMBERED_BYTES:
+            raise ValueError(
+                f"Passes need the logits of all training rows to be at most {REMEMBERED_BYTES:,} bytes a pass, but got {self.rows:,} rows of "
+                f"{teacher.network.head.out_features:,} classes. Use a smaller part of the data, or another method."
+            )
         layers = [module for module in teacher.network.modules() if isinstance(module, nn.Dropout)]
         for layer in layers:
             layer.train()
@@ -55,10 +63,9 @@ class RowProbe:
                 found = []
                 for _ in range(count):
                     parts = []
-                    for row, _weight in padded(self.rows):
-                        inputs = self.data.inputs.index_select(0, row.to(self.data.inputs.device))
-                        with torch.no_grad():
-                            parts.append(outputs_of(teacher.network, inputs, (), teacher.precision).logits)
+                    chosen = [row for row, _weight in padded(self.rows, rows_at_once(self.data.inputs))]
+                    for inputs in in_turn(self.data.inputs, chosen):
+                        parts.append(teacher.live(inputs).logits)
                         self.device.boundary()
                     found.append(torch.cat(parts)[: self.rows])
         finally:
@@ -73,19 +80,40 @@ class RowProbe:
 
     def other(self, name: str, part: str) -> Iterator[tuple[Batch, Outputs]]:
         inputs, labels = self._part(part)
-        yield from _in_order(*labels, self.others[name].over(part, inputs, self.needs.features), 1)
+        other = self.others[name]
+        if other.remembers(inputs, self.needs.features):
+            yield from _in_order(*labels, other.over(part, inputs, self.needs.features), 1)
+        else:
+            yield from self._asked(inputs, labels, lambda shown_now: other.live(shown_now, self.needs.features), (PLAIN,))
 
     def student(self, part: str) -> Iterator[tuple[Batch, Outputs]]:
         inputs, labels = self._part(part)
         found = outputs_over(self.network, inputs, self.device, self.needs.features, self.precision)
         yield from _in_order(*labels, found, 1)
 
-    def _part(self, part: str) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _part(self, part: str) -> tuple[Inputs, tuple[Tensor, Tensor]]:
         if part != "holdout":
-            return self.data.inputs[: self.rows], self._training
+            return self.data.inputs, self._training
         if not self.needs.holdout:
             raise ValueError("Reading held-out rows needs Needs(holdout=True), but the method declares otherwise.")
         return self.data.holdout_inputs, self._held_out
+
+    def _taught_over(self, part: str, inputs: Inputs, labels: tuple[Tensor, Tensor]) -> Iterator[tuple[Batch, Outputs]]:
+        teacher, kinds, features = self._taught, self.needs.views, self.needs.features
+        if teacher.remembers(inputs, features, len(kinds)):
+            yield from _in_order(*labels, teacher.views(part, inputs, kinds, features), len(kinds))
+        else:
+            yield from self._asked(inputs, labels, lambda shown_now: teacher.live(shown_now, features), kinds)
+
+    def _asked(
+        self, inputs: Inputs, labels: tuple[Tensor, Tensor], ask: Callable[[Tensor], Outputs], kinds: Sequence[str]
+    ) -> Iterator[tuple[Batch, Outputs]]:
+        """Outputs of one batch at a time, in every view, one that changes shown plain."""
+        batches = list(padded(len(inputs), rows_at_once(inputs), self.device.pieces))
+        for (rows, weight), plain in zip(batches, in_turn(inputs, [rows for rows, _ in batches]), strict=True):
+            found = stacked([ask(shown(kind if kind in FIXED else PLAIN, plain)) for kind in kinds])
+            self.device.boundary()
+            yield _batch(*labels, rows, weight), found
 
     @property
     def _taught(self) -> FrozenTeacher:
@@ -99,14 +127,19 @@ class RowProbe:
 
     @property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        label = self.data.holdout_labels.to(self.data.inputs.device)
+        label = self.data.holdout_labels.to(self.data.label.device)
         return label, torch.ones_like(label, dtype=torch.float32)
 
 
 def _in_order(label: Tensor, is_labelled: Tensor, found: Outputs, views: int, leading: bool = False) -> Iterator[tuple[Batch, Outputs]]:
     """``leading``: there is an axis in front of the rows even if its length is 1."""
-    there = label.device
     axis = int(views > 1 or leading)
     for rows, weight in padded(len(label)):
-        rows, weight = rows.to(there), weight.to(there)
-        yield Batch(label[rows], is_labelled[rows], rows, weight, weight.sum(), torch.zeros((), device=there)), taken(found, rows, axis)
+        batch = _batch(label, is_labelled, rows, weight)
+        yield batch, taken(found, batch.row, axis)
+
+
+def _batch(label: Tensor, is_labelled: Tensor, rows: Tensor, weight: Tensor) -> Batch:
+    there = label.device
+    rows, weight = rows.to(there), weight.to(there)
+    return Batch(label[rows], is_labelled[rows], rows, weight, weight.sum(), torch.zeros((), device=there))

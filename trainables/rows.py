@@ -93,7 +93,7 @@ def all_of(source: Rows) -> Tensor:
     found = torch.empty(len(source), *source.shape, dtype=torch.uint8)
     length = max(1, min(1024, _WAITING_BYTES // 8 // max(1, prod(source.shape))))
     start = 0
-    for part in ahead(source, torch.arange(len(source)).split(length)):
+    for part in ahead(source, torch.split(torch.arange(len(source)), length)):
         found[start : start + len(part)] = part
         start += len(part)
     return found
@@ -123,7 +123,7 @@ def ahead(source: Rows, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def _read(source: Rows, rows: Tensor) -> Tensor:
     # What fills up a batch repeats a row: it is read once.
-    distinct, place = rows.unique(return_inverse=True)
+    distinct, place = torch.unique(rows, return_inverse=True)
     if len(distinct) < len(rows):
         return _read(source, distinct)[place]
     try:

@@ -157,7 +157,7 @@ class Runner:
             shape, classes = training.data.shape, training.data.classes
             if first:
                 keep(trial, training.student.state_dict(), shape, classes, self._store, self._device)
-            self._teachers.put(trial.id, FrozenTeacher(training.student, self._device, trial.recipe.precision))
+            self._teachers.put(trial.id, FrozenTeacher(training.student, self._device, trial.recipe.precision, (self._store, trial.id)))
         if first:
             self._store.remove(name_of_checkpoint(trial.id))
 

@@ -6,13 +6,19 @@ strong     weak, with contrast and brightness changed and a square of half the s
 rot90, rot180, rot270   turned; pictures must be square. A turned 6 is a 9: what a class is may depend on the view
 partner    another labelled row of the same class; an unlabelled row is its own partner
 
-No mirror image: whether it keeps the class is a fact about the data, which most digits and letters do not survive.
+No mirror image of their own: whether it keeps the class is a fact about the data, which most digits and letters do not survive.
+
+Where training augments its rows (``trainables.augmentation``), plain and turned show one and the same augmented picture, and partner
+an augmented other one. Weak and strong move a picture already: of the augmentation they take the mirror image, which says that the
+data survive it, and strong its random operations, too. Of token ids there is plain and partner.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from trainables.augmentation import cut
 
 PLAIN, WEAK, STRONG, PARTNER = "plain", "weak", "strong", "partner"
 ROTATIONS = {"rot90": 1, "rot180": 2, "rot270": 3}
@@ -25,10 +31,14 @@ _CONTRAST, _BRIGHTNESS = 0.4, 0.2
 
 
 def check_views(kinds: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """Raise ValueError on a view that does not exist, or that inputs of ``shape`` (C, H, W) do not have."""
+    """Raise ValueError on a view that does not exist, or that inputs of ``shape``, (C, H, W) or (L,), do not have."""
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"A view needs one of {', '.join(KINDS)}, but got view={kind!r}.")
+        if kind not in (PLAIN, PARTNER) and len(shape) == 1:
+            raise ValueError(
+                f"The view {kind} needs pictures (C, H, W), but got token ids of shape={tuple(shape)}: they have plain and partner."
+            )
         if kind in ROTATIONS and (len(shape) != 3 or shape[1] != shape[2]):
             raise ValueError(f"The view {kind} needs square pictures (C, H, H), but got inputs of shape={tuple(shape)}.")
 
@@ -42,7 +52,7 @@ def shown(kind: str, inputs: Tensor, draws: Tensor | None = None) -> Tensor:
     if kind == WEAK:
         return _moved(inputs, draws)
     if kind == STRONG:
-        return _cut(_lit(_moved(inputs, draws), draws), draws)
+        return cut(_lit(_moved(inputs, draws), draws), draws[:, 4], draws[:, 5])
     return inputs
 
 
@@ -66,15 +76,3 @@ def _lit(inputs: Tensor, draws: Tensor) -> Tensor:
     brightness = _BRIGHTNESS * (2 * draws[:, 3] - 1)
     mean = inputs.mean(dim=(1, 2, 3), keepdim=True)
     return (inputs - mean) * contrast.reshape(-1, 1, 1, 1) + mean + brightness.reshape(-1, 1, 1, 1)
-
-
-def _cut(inputs: Tensor, draws: Tensor) -> Tensor:
-    hole = torch.ones_like(inputs[:, :1], dtype=torch.bool)  # (B, 1, H, W)
-    for axis, size in ((2, inputs.shape[2]), (3, inputs.shape[3])):
-        centre = (draws[:, axis + 2] * size).floor().unsqueeze(1)  # (B, 1)
-        offset = torch.arange(size, device=inputs.device) - centre  # (B, size)
-        near = (offset >= -(size // 4)) & (offset < size - size // 2 - size // 4)
-        shape = [len(inputs), 1, 1, 1]
-        shape[axis] = size
-        hole = hole & near.reshape(shape)
-    return inputs * ~hole

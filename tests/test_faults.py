@@ -142,7 +142,7 @@ def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         (drivers.dies_in_append, 1),
         (drivers.dies_in_append, 9),
         (drivers.dies_before_commit, 1),
-        (drivers.dies_before_commit, 8),
+        (drivers.dies_before_commit, 5),
         (drivers.dies_within_commit, 6),
     ],
     ids=lambda part: part.__name__ if callable(part) else str(part),
@@ -153,7 +153,7 @@ def test_a_driver_killed_at_an_exact_moment_loses_nothing_finished(
     assert command(hook=hook(moment, number)).end()[0] == -9
     before = Journal(tmp_path / "tiny").read()
     finished = {attempt.cell for attempt in record_of(before).finished}
-    if moment is drivers.dies_before_commit and number > 1:
+    if moment is drivers.dies_before_commit:
         assert table.read_trials(tmp_path / "tiny").num_rows < len(finished), "the journal is not ahead of the table"
     assert run(SEARCH, tmp_path).exit_code == 0
     after = Journal(tmp_path / "tiny").read()
@@ -392,7 +392,8 @@ def moved_away(storage: Path) -> None:
 
 def shortened(storage: Path) -> None:
     file = storage / "tiny/journal.jsonl"
-    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[: max(place for place, line in enumerate(lines) if b'"event":"row"' in line)]))
 
 
 @pytest.mark.parametrize(("change", "found"), [(moved_away, "no such file"), (shortened, r"\d+ bytes instead of \d+")])

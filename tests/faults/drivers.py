@@ -130,11 +130,11 @@ def dies_in_append(number: int) -> None:
     storage._write = half
 
 
-def dies_before_commit(number: int) -> None:
-    """The journal has what the table is to have; the n-th commit does not come."""
+def dies_before_commit(finished: int) -> None:
+    """The journal has so many finished cells; the commit that is to bring the last of them does not come."""
     _commits_always()
-    whole, calls = table.write, iter(range(1, sys.maxsize))
-    table.write = lambda record, folder: _die() if next(calls) == number else whole(record, folder)
+    whole = table.write
+    table.write = lambda record, folder: _die() if len(record.finished) >= finished else whole(record, folder)
 
 
 def dies_within_commit(number: int) -> None:

@@ -1,7 +1,7 @@
 """Cleaning: what of a study's files nothing needs any more, and why. Never the journal, the tables or the report.
 
-Only what is known to be of no use is listed. Weights go once a study is complete and no failed cell, if it is taken again,
-could need them; checkpoints once their cell has ended; files half written once their writer is gone.
+Only what is known to be of no use is listed. Weights, and outputs of teachers, go once a study is complete and no failed cell, if it is
+taken again, could need them; checkpoints once their cell has ended; files half written once their writer is gone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from orchestrator.telling import known
 from trainables.status import FAILURES
 from trainables.store import Store, StoreError
 
-CHECKPOINT, WEIGHTS, HALF_WRITTEN, ORDER, MIRRORED, SCRATCH = "checkpoint", "weights", "half written", "order", "mirrored", "scratch"
+CHECKPOINT, WEIGHTS, OUTPUTS, HALF_WRITTEN, ORDER, MIRRORED, SCRATCH = (
+    "checkpoint", "weights", "outputs", "half written", "order", "mirrored", "scratch",
+)  # fmt: skip
 
-_ARTEFACTS = {CHECKPOINT: "checkpoints/", WEIGHTS: "teachers/"}
-_OF_CELL = re.compile(r"[0-9a-f]{16}")
+_ARTEFACTS = {CHECKPOINT: "checkpoints/", WEIGHTS: "teachers/", OUTPUTS: "outputs/"}
+_OF_CELL = re.compile(r"(?P<cell>[0-9a-f]{16})\.pt")
+_OF_OUTPUTS = re.compile(r"(?P<cell>[0-9a-f]{16})-[a-z0-9]+-[a-z0-9]+-[a-z0-9]+\.pt")
 _OF_WRITER = re.compile(r"\..+\.(?P<pid>[0-9]+)\.tmp|\.mirror\.json\.tmp")
 _OF_STORE = re.compile(r"\..+\.pt\.[0-9a-f]{32}")
 _OF_RUN = re.compile(r"offline-run-[0-9_]+-(?P<run>[0-9a-f]{20})")
@@ -121,14 +124,15 @@ def _artefacts(folder: str, record: Record, *, is_complete: bool) -> Iterator[It
     needed = _needed(record) if is_complete else None
     for kind, prefix in _ARTEFACTS.items():
         for name, size in store.sizes(prefix).items():
-            cell = name.removeprefix(prefix).removesuffix(".pt")
-            attempt = record.cells.get(cell) if _OF_CELL.fullmatch(cell) else None
+            match = (_OF_OUTPUTS if kind == OUTPUTS else _OF_CELL).fullmatch(name.removeprefix(prefix))
+            cell = match["cell"] if match is not None else ""
+            attempt = record.cells.get(cell)
             if attempt is None:
                 continue  # whatever it is, it is none of this study's
             why = ""
             if kind == CHECKPOINT and attempt.is_finished and attempt.status not in FAILURES:
                 why = f"its cell has ended ({attempt.status})"
-            elif kind == WEIGHTS and needed is not None and cell not in needed:
+            elif kind in (WEIGHTS, OUTPUTS) and needed is not None and cell not in needed:
                 why = "the study is complete, and no cell is left that could learn from it"
             if why:
                 yield Item(kind, f"artifacts/{name}", size, why, partial(store.remove, name))
@@ -154,7 +158,7 @@ def _orders(folder: str) -> Iterator[Item]:
 
 def _half_written(folder: Path) -> Iterator[Item]:
     """Files that writers who are gone left behind."""
-    for inner in ("", "figures", "orders", "wandb", "artifacts/teachers", "artifacts/checkpoints"):
+    for inner in ("", "figures", "orders", "wandb", "artifacts/teachers", "artifacts/checkpoints", "artifacts/outputs"):
         form = _OF_STORE if inner.startswith("artifacts") else _OF_WRITER
         for entry in _entries(folder / inner):
             match = form.fullmatch(entry.name)

@@ -106,6 +106,20 @@ def test_weights_of_a_complete_study_are_offered(folder: str, tmp_path: Path) ->
     assert weights(folder, tmp_path, [*FINISHED, row(BB, "ok"), END]) == [TEACHER, OTHER]
 
 
+def test_outputs_of_teachers_go_with_their_weights(folder: str, tmp_path: Path) -> None:
+    Journal(folder).append([*FINISHED, row(BB, FAILED), END])
+    kept = [
+        f"artifacts/outputs/{name}.pt" for name in (f"{OTHER}-train-plain-float32", f"{TEACHER}-plain", f"{'9' * 16}-train-plain-float32")
+    ]
+    gone = [f"artifacts/outputs/{TEACHER}-{part}.pt" for part in ("holdout-plain-bfloat16", "train-rot90-float32")]
+    for name in (*kept, *gone):
+        put(folder, name)
+    offered = found(folder, tmp_path, is_real=True)
+    assert names(offered) == gone
+    assert {item.kind for item in offered} == {"outputs"}
+    assert [has(folder, name) for name in (*kept, *gone)] == [True] * 3 + [False] * 2
+
+
 def test_weights_that_a_failed_cell_would_need_are_kept(folder: str, tmp_path: Path) -> None:
     assert weights(folder, tmp_path, [*FINISHED, row(BB, FAILED), END]) == [TEACHER]
 
@@ -163,6 +177,7 @@ def test_what_dead_writers_left_half_done_is_offered(tmp_path: Path) -> None:
     left = [
         old(study / f".report.md.{dead}.tmp", 2), old(study / f"figures/.x.png.{dead}.tmp", 2), old(study / "wandb/.mirror.json.tmp", 2),
         old(study / f"artifacts/teachers/.{AA}.pt.{'0' * 32}", 2),
+        old(study / f"artifacts/outputs/.{AA}-train-plain-float32.pt.{'0' * 32}", 2),
     ]  # fmt: skip
     kept = [
         old(study / f".report.json.{dead}.tmp", 0.5), old(study / f".report.md.{os.getpid()}.tmp", 2), old(study / "report.md", 2),

@@ -42,6 +42,8 @@ class Device(ABC):
     name: str
     fuses: bool = False
     """Whether torch's optimisers have their one-kernel form here."""
+    is_host: bool = False
+    """Whether tensors here lie in the memory of the host."""
     captures: bool = False
     """Whether operations are recorded into a graph, so that whatever changes from step to step must lie on the device."""
 
@@ -204,6 +206,7 @@ class Cpu(Device):
 
     name = "cpu"
     fuses = True
+    is_host = True
 
     @property
     def torch_device(self) -> torch.device:

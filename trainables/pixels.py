@@ -68,10 +68,14 @@ Inputs: TypeAlias = Tensor | Pictures
 
 
 def inputs_on(parts: Sequence[Tensor | Rows | None], scaling: Scaling | None, device: Device) -> list[Inputs | None]:
-    """Parts of one data set, on the device. Rows are read at once where all parts together are no larger than KDSWEEP_RESIDENT_GIB."""
-    size = sum(len(part) * prod(part.shape) for part in parts if isinstance(part, Rows))
-    fits = size <= resident_bytes()
-    return [None if part is None else _kept(part, scaling, device, fits) for part in parts]
+    """Parts of one data set, on the device.
+
+    Rows are read at once where all parts together are no larger than KDSWEEP_RESIDENT_GIB, and the device has not mapped them anyway.
+    """
+    found = [part for part in parts if isinstance(part, Rows)]
+    is_here = device.is_host and all(part.is_mapped for part in found)
+    at_once = not is_here and sum(len(part) * prod(part.shape) for part in found) <= resident_bytes()
+    return [None if part is None else _kept(part, scaling, device, at_once) for part in parts]
 
 
 def ready(inputs: Inputs, rows: Tensor) -> Tensor:
@@ -89,12 +93,12 @@ def in_turn(inputs: Inputs, numbers: Sequence[Tensor]) -> Iterator[Tensor]:
         yield from (ready(inputs, rows) for rows in numbers)
 
 
-def _kept(part: Tensor | Rows, scaling: Scaling | None, device: Device, fits: bool) -> Inputs:
+def _kept(part: Tensor | Rows, scaling: Scaling | None, device: Device, at_once: bool) -> Inputs:
     kind = torch.uint8 if isinstance(part, Rows) else part.dtype
     if (kind == torch.uint8) != (scaling is not None) or kind not in (torch.uint8, torch.float32, torch.int64):
         raise ValueError(
             f"Splits need float32 inputs, int64 token ids, or uint8 pictures with a scaling, but got {kind} and scaling={scaling}."
         )
     if scaling is not None:
-        return Pictures(all_of(part) if isinstance(part, Rows) and fits else part, scaling, device)
+        return Pictures(all_of(part) if isinstance(part, Rows) and at_once else part, scaling, device)
     return torch.as_tensor(part).to(device.torch_device)

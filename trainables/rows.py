@@ -22,7 +22,7 @@ from torch import Tensor
 
 RESIDENT_GIB = "KDSWEEP_RESIDENT_GIB"
 """Environment variable: how many GiB of pictures a process may hold, as they are stored. Sets of Rows above it are read along the
-way, smaller ones once. 0 reads all of them along the way."""
+way, smaller ones once; but on a processor those that lie in a mapped file are never copied. 0 reads all of them along the way."""
 _DEFAULT_GIB = 4.0
 _THREADS = 8
 _WAITING_BYTES = 2**28
@@ -49,6 +49,11 @@ class Rows(ABC):
     def fetch(self, rows: Tensor) -> Tensor:
         """(B,) int64 row numbers on the host -> (B, C, H, W) uint8 on the host. Several threads call it at once, in any order."""
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether they lie decoded in a mapped file: fetching is copying then, from memory that all processes of a node share."""
+        return False
+
     def name(self, row: int) -> str:
         """What a reader would look for when this row cannot be read: the name of its file, or where in which file it is."""
         return f"row {row}"
@@ -68,6 +73,10 @@ class Chosen(Rows):
     @property
     def shape(self) -> tuple[int, ...]:
         return self._rows.shape
+
+    @property
+    def is_mapped(self) -> bool:
+        return self._rows.is_mapped
 
     def fetch(self, rows: Tensor) -> Tensor:
         return self._rows.fetch(self._numbers[rows])
@@ -104,6 +113,9 @@ def ahead(source: Rows, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
 
     ``numbers``: (B,) int64 each, on the host. Raises Unreadable when the batch is due that cannot be read, not before.
     """
+    if source.is_mapped:
+        yield from (_read(source, rows) for rows in numbers)
+        return
     threads = min(_THREADS, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="kdsweep-rows")
     waiting: deque[Future[Tensor]] = deque()

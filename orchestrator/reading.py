@@ -4,6 +4,8 @@ The form of a file (``search_spaces/studies`` has examples). An arm is ``method:
 beside it; its ``recipe`` and ``model`` override the student's, its ``teacher`` keys of the study's, and ``steps`` is the
 number of students in its chain. A schedule may be written as its kind alone. A name in
 ``search.space`` is dotted and starts with method, recipe or model; under ``all`` it is searched for every arm.
+``published`` names a table of docs/published.md that the report puts beside the arms: paper, table, and the teacher and
+student whose rows are meant.
 
 A fault is one line, ``FILE:LINE: key.path: needs X, but got Y. Did you mean Z?``, and all of them are raised together.
 """
@@ -24,9 +26,11 @@ from orchestrator.errors import StudyError
 from orchestrator.fields import MANY, Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
 from orchestrator.located import MAX_CHARACTERS, Fault, Node, joined, one_line, override_place, quoted, read, written
 from orchestrator.networks import read_network
+from orchestrator.published import Published, numbers
 from orchestrator.running import read_run
 from orchestrator.study import GOALS, METRICS, SAMPLERS, Confirm, Metric, Search, Study
 from search_spaces import Value, flat, nearest
+from trainables.folder import name_of
 from trainables.recipe import Recipe
 from trainables.source import Source
 from trainables.trial import Teacher
@@ -40,7 +44,7 @@ _REQUIRED = {
     "student": f"{_MAP} model and recipe",
     "arms": "a map from names to arms",
 }
-_KEYS = ("study", "question", "seed", "metric", "data", "teacher", "student", "arms", "search", "confirm", "run")
+_KEYS = ("study", "question", "seed", "metric", "data", "teacher", "student", "arms", "search", "confirm", "run", "published")
 
 
 def read_study(path: str | Path, overrides: Sequence[str] = (), options: Mapping[str, Value | None] = _NO_OPTIONS) -> Study:
@@ -154,13 +158,14 @@ def _study(faults: Faults, root: Node) -> Study:
     if confirmed is not None:
         _warn_of_arms(warnings, found, drafts, confirm)
     run = read_run(faults, found.get("run", nothing))
+    published = _published(faults, found["published"], data) if "published" in found else None
     faults.settle()
     if data is None or own is None:
         raise AssertionError("What is missing has a fault.")
     if search is not None:
         search = replace(search, spaces={name: draft.space for name, draft in drafts.items() if draft.searched})
     arms = {name: draft.arm for name, draft in drafts.items()}
-    study = Study(name, question, seed, metric, data, own, arms, search, confirm, run)
+    study = Study(name, question, seed, metric, data, own, arms, search, confirm, run, published=published)
     if confirm is not None and confirmed is not None:
         check_designs(faults, warnings, study, confirm, confirmed, _misfit)
         faults.settle()
@@ -219,6 +224,34 @@ def _misfit(source: Source) -> str | None:
     except (ValueError, OSError) as error:
         return one_line(str(error))
     return None
+
+
+def _published(faults: Faults, node: Node, data: Source | None) -> Published | None:
+    """The published table that the study is to be held against, and whose rows of it."""
+    if node.value is None:
+        return None
+    known = numbers()
+    before = len(faults)
+    needed = {"paper": "the key of a paper in docs/published.md", "table": "the name of one of its tables there"}
+    found = entries(faults, node, "published", [field.name for field in fields(Published)], needed)
+    paper = single(faults, found.get("paper"), "published.paper", one_of(*dict.fromkeys(each.paper for each in known)), "")
+    of_paper = [each for each in known if each.paper == paper]
+    if not of_paper:
+        return None
+    table = single(faults, found.get("table"), "published.table", one_of(*dict.fromkeys(each.table for each in of_paper)), "")
+    if data is None or len(faults) > before:
+        return None
+    source = name_of(data)
+    tables_of = [each.dataset for each in of_paper if each.table == table]
+    if source not in tables_of:
+        faults.need(found["table"], "published.table", f"a table about the study's data, {source}, and not about {tables_of[0]}")
+        return None
+    of_data = [each for each in known if each.dataset == source]
+    names: dict[str, str | None] = {}
+    for role in ("teacher", "student"):
+        options = dict.fromkeys(name for each in of_data if (name := getattr(each, role)) is not None)
+        names[role] = single(faults, found.get(role), f"published.{role}", one_of(*options), None)
+    return Published(paper, table, names["teacher"], names["student"])
 
 
 def _search(faults: Faults, node: Node, drafts: Mapping[str, Draft]) -> tuple[Search, Mapping[str, Draft]]:

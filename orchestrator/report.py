@@ -22,7 +22,7 @@ from orchestrator import latex
 from orchestrator import markdown as markdowns
 from orchestrator.analysis.budget import equality
 from orchestrator.analysis.facts import StudyFacts
-from orchestrator.analysis.frames import Frames, frames_of
+from orchestrator.analysis.frames import SMOKE, Frames, frames_of
 from orchestrator.analysis.wording import amount, name_of, number, p_value
 from orchestrator.errors import StorageError
 from orchestrator.events import Event
@@ -133,12 +133,14 @@ def _html(frames: Frames, written: Sequence[Section], drawn: Mapping[str, Figure
         sections=written,
         pictures={name: Markup(drawing.svg(figure)) for name, figure in drawn.items()},
         status=_status(frames),
+        smoke=SMOKE if frames.facts.is_smoke else "",
     )
 
 
 def _markdown(frames: Frames, written: Sequence[Section]) -> str:
     question = str(frames.facts.study.get("question") or "")
-    lead = [f"*{markdowns.escaped(question)}*"] if question else []
+    lead = [f"**{SMOKE}**"] if frames.facts.is_smoke else []
+    lead += [f"*{markdowns.escaped(question)}*"] if question else []
     return markdowns.document(frames.facts.name, [*lead, f"{_status(frames)}."], written, FIGURES)
 
 
@@ -174,6 +176,7 @@ def to_json(frames: Frames) -> str:
         "skipped": [{"variant": label, "reason": reason} for label, reason in facts.skipped],
         "path": None if frames.path is None else dataclasses.asdict(frames.path),
         "lanes": None if frames.occupancy is None else dataclasses.asdict(frames.occupancy),
+        "published": [dataclasses.asdict(each) for each in frames.published],
         "proofs": [
             {"arm": arm, "against": against, "differs": differs, "reason": reason} for arm, against, differs, reason in facts.proofs
         ],
@@ -230,6 +233,8 @@ def effect_table(frames: Frames) -> RichTable:
 def _status(frames: Frames) -> str:
     planned, missing, failed = (int(frames.counts[name].sum()) for name in ("planned", "missing", "failed"))
     state = "Complete" if frames.is_complete else "Unfinished"
+    if frames.facts.is_smoke:
+        state = f"Smoke run, {state.lower()}"
     return f"{state}: {planned - missing} of {planned} planned cells are in, {failed} of them failed"
 
 

@@ -12,6 +12,7 @@ from orchestrator.analysis.reach import Stated
 from orchestrator.events import CONFIRM, PATH, SEARCH
 from orchestrator.levels import Factor, Factorial, Part
 from orchestrator.placement import ANY, Placement
+from orchestrator.published import Published
 from search_spaces import Choice, Space, Tunable, Value, changed, flat, nested, tunables
 from trainables.device import seed_of
 from trainables.distiller import Distiller
@@ -237,6 +238,8 @@ class Study:
     """The study file, overrides applied, as it is kept with the results."""
     warnings: tuple[str, ...] = ()
     """What is valid but unlikely to be meant, one line each, in file order."""
+    published: Published | None = None
+    """The published table that the report holds it against; it changes no number."""
 
     def block(self, stage: str, index: int) -> Block:
         """The seeds of one block. The two stages, and the blocks of a stage, share none but by the chance of 31 bits.
@@ -333,6 +336,7 @@ class Study:
             "search": None if self.search is None else _search_json(self.search),
             "confirm": None if self.confirm is None else self.confirm.to_json(),
             "run": asdict(self.run),
+            "published": None if self.published is None else asdict(self.published),
             "parameters": self.parameters,
             "warnings": list(self.warnings),
         }

@@ -399,7 +399,7 @@ def test_columns_of_an_arms_own_teacher_are_there():
 
 # What can be wrong
 
-KEYS = "study, question, seed, metric, data, teacher, student, arms, search, confirm, run"
+KEYS = "study, question, seed, metric, data, teacher, student, arms, search, confirm, run, published"
 NAMES = "a name of at most 64 letters, digits, - and _"
 REACH = "needs valid values throughout, but reaches this with slam: "
 SMOOTHED = (

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.errors import StorageError
 from orchestrator.events import CONFIRM, SEARCH
 from orchestrator.located import plain, read
+from orchestrator.published import Published
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,21 @@ class StudyFacts:
     def path(self) -> Mapping[str, Any] | None:
         """The ablation path: start, blocks, steps, and its arms from the start to the base; None where the design has none."""
         return None if self.design is None else self.design.get("path")
+
+    @property
+    def is_smoke(self) -> bool:
+        """Whether it was run with ``--smoke``: on data that are made up, and hardly trained."""
+        run = self.asked.get("run")
+        return isinstance(run, dict) and run.get("smoke") is True
+
+    @property
+    def published(self) -> Published | None:
+        """The published table that the study names; None where it names none."""
+        named = self.asked.get("published")
+        if not isinstance(named, dict) or not {"paper", "table"} <= named.keys():
+            return None
+        paper, table, teacher, student = (named.get(key) for key in ("paper", "table", "teacher", "student"))
+        return Published(str(paper), str(table), teacher, student)
 
     @cached_property
     def asked(self) -> Mapping[str, Any]:

@@ -26,11 +26,14 @@ from orchestrator.analysis.threats import threats
 from orchestrator.analysis.wording import Unit, sentence, unit_of
 from orchestrator.errors import StorageError
 from orchestrator.events import CONFIRM, SEARCH, STAGES
+from orchestrator.published import Held, beside
 from trainables.status import OK, STOPPED
 
 TEACHER_ACCURACY = "metric.test.teacher_accuracy"
 SOURCES = ("split", "teacher", "init", "order")
 """Of variation, as the seeds of a block name them."""
+SMOKE = "A smoke run: made-up data and a step or two of training. It shows that everything runs, and no number in it means anything."
+"""What a report of one says first."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Frames:
     """Of the metric that selects, against progress; empty without the table of reports."""
     occupancy: Occupancy | None = None
     """How lanes were used; None where no leg came back."""
+    published: tuple[Held, ...] = ()
+    """Published numbers beside the study's; empty where it names no table, and for a smoke run."""
 
 
 def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | None = None) -> Frames:
@@ -110,7 +115,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
     searched = tunings(trials, facts.metric["select"], goal, facts.choices, facts.planned_search)
     counts = _counts(facts, trials)
     is_complete = facts.ended == "complete" and int(counts["missing"].sum()) == 0
-    held = _held(confirmed)
+    held, teachers = _held(confirmed), _teachers(facts, trials)
     return Frames(
         facts=facts,
         unit=unit,
@@ -122,7 +127,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         factorial=crossed,
         ranking=ranking(trials, scores, arms, goal),
         scores=scores,
-        teachers=_teachers(facts, trials),
+        teachers=teachers,
         several_teachers=len({_teacher_of(cell["config"]) for cell in facts.cells if cell["stage"] == CONFIRM}) > 1,
         tunings=searched,
         exploration=exploration(trials, facts.metric, facts.planned_search, int(facts.study["seed"])),
@@ -136,6 +141,7 @@ def frames_of(facts: StudyFacts, trials: pd.DataFrame, reports: pd.DataFrame | N
         path=along(facts.path, scores),
         learning=() if reports is None else learning(trials, reports, facts.metric["select"], planned),
         occupancy=occupancy(facts),
+        published=beside(facts, arms, teachers["accuracy"].dropna().tolist()),
     )
 
 

@@ -23,6 +23,7 @@ from orchestrator.sections.learning import learning_curves
 from orchestrator.sections.path import ablation_path
 from orchestrator.sections.profiles import over_settings
 from orchestrator.sections.proofs import proofs
+from orchestrator.sections.published import beside_published
 from orchestrator.sections.references import references
 from orchestrator.sections.reproduce import how_it_was_run, how_to_reproduce
 from orchestrator.sections.tuning import another_search, compute_matched, tuning
@@ -58,6 +59,8 @@ def _sections(frames: Frames) -> Iterator[Section]:
         yield ablation_path(frames, frames.path)
     if frames.summaries:
         yield _scores(frames)
+    if (others := beside_published(frames.published)) is not None:
+        yield others
     if frames.ranking is not None:
         yield _ranked(frames, frames.ranking)
     if frames.profiles is not None:

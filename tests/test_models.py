@@ -1,3 +1,5 @@
+"""The two families for small inputs, which have no state beside their parameters. What holds for every family: tests/test_networks.py."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,13 +8,12 @@ import torch
 from torch import nn
 
 from trainables.distiller import flat_shapes
-from trainables.folder import load, names
 from trainables.models.cnn import CNN
 from trainables.models.mlp import MLP
-from trainables.network import Family
 
 FAMILIES = {
-    **{name: load("trainables.models", name, Family)() for name in names("trainables.models")},
+    "mlp": MLP(),
+    "cnn": CNN(),
     "deep mlp": MLP(width=5, depth=3),
     "deep cnn": CNN(width=4, depth=3, norm="none", head="pool"),
     "odd cnn": CNN(width=3, depth=2, head="pool"),

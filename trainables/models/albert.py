@@ -1,0 +1,53 @@
+"""ALBERT in four sizes, as a classifier of texts: one layer, gone through again and again. The extra ``models``.
+
+Lan et al. 2020 (arXiv:1909.11942), table 1, without dropout within layers, as its version 2. Built by ``transformers`` from its
+configuration, or with ``weights`` of a checkpoint, whose classifier is kept where it has the data's number of classes.
+Inputs are (B, L) int64 token ids of ALBERT's vocabulary, without padding behind the text or with 0 there; all are of the first segment.
+
+Initialisation as in the library: normal with standard deviation 0.02, biases 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from search_spaces import Choice, IntUniform, Text, Uniform, tunable
+from trainables.encoders import FirstToken, TextEncoder, check_text
+from trainables.network import Family, Network
+from trainables.pretrained import fitted, made
+
+_SIZES = {"base": (12, 768, 12), "large": (24, 1024, 16), "xlarge": (24, 2048, 16), "xxlarge": (12, 4096, 64)}
+"""Layers, width and heads of attention."""
+
+
+@dataclass(frozen=True)
+class ALBERT(Family):
+    """Stages layer1, layer2, ...: what the first token is after each pass through the layer, (B, D)."""
+
+    size: str = tunable("base", Choice(tuple(_SIZES)), "layers and width: 12x768, 24x1024, 24x2048 or 12x4096")
+    vocabulary: int = tunable(30000, IntUniform(1000, 200000), "token ids", low=2)
+    dropout: float = tunable(
+        0.1, Uniform(0.0, 0.3), "share of what the classifier reads that a training step leaves out", off=0.0, low=0.0, high=1.0
+    )
+    weights: str = tunable("", Text(), "folder or hub id of a checkpoint to start from; none by default", off="")
+    revision: str = tunable("", Text(), "commit of the hub id; the newest by default", off="")
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Network:
+        check_text("ALBERT", shape)
+        layers, width, heads = _SIZES[self.size]
+        settings = {
+            "vocab_size": self.vocabulary,
+            "num_hidden_layers": layers,
+            "hidden_size": width,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+        found = made("ALBERT", "Albert", "ForSequenceClassification", settings, classes, self.weights, self.revision)
+        body, head = found.albert, fitted(found.classifier, classes)
+        opening = nn.Sequential(body.embeddings, body.encoder.embedding_hidden_mapping_in)
+        pooler = FirstToken(body.pooler)
+        return TextEncoder(opening, nn.ModuleList(body.encoder.albert_layer_groups), [0] * layers, pooler, self.dropout, head)

@@ -105,7 +105,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
 def _stands(folder: Path) -> bool:
     try:
         _check(folder, (folder / _LIST).stat().st_mtime_ns)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         return False
     return True
 

@@ -81,15 +81,15 @@ def partition(owner: str, train: Part, test: Part, sizes: Sizes, classes: int, s
     Raises:
         ValueError: a class without a training row, or sizes that do not fit.
     """
-    for name, part in (("training", train), ("test", test)):
-        counts = np.bincount(part.labels, minlength=classes)
-        if len(part.labels) == 0 or (name == "training" and counts.min() == 0):
-            empty = np.flatnonzero(counts == 0)
-            raise ValueError(
-                f"{owner} needs {name} rows of all {classes} classes, but has none of {len(empty)}, such as class {empty[0]}: "
-                "complete the data, or give its classes the numbers from 0 on."
-            )
+    if len(test.ids) == 0:
+        raise ValueError(f"{owner} needs test rows, but has none.")
     rows, also_test, copies = _single(train, test)
+    empty = np.flatnonzero(np.bincount(train.labels[rows], minlength=classes) == 0)
+    if len(empty):
+        raise ValueError(
+            f"{owner} needs training rows of all {classes} classes, but has none of {len(empty)}, such as class {empty[0]}: "
+            "complete the data, or give its classes the numbers from 0 on."
+        )
     labelled, validation, tested = sizes.check(owner, len(train.ids), len(test.ids))
     left = len(rows) - validation
     if sizes.labelled == 1:

@@ -1,7 +1,7 @@
 """Rows on the device, the order in which training visits them, and batches of static shape cut from them.
 
 Whatever is padded repeats the first row of its batch at weight 0, so that a method which writes by row number writes the
-same thing twice.
+same thing twice. A network with batch norm sees what is padded: for it, other rows of the pass fill up, at weight 0 too.
 """
 
 from __future__ import annotations
@@ -97,6 +97,8 @@ class Order:
     """Rows of the whole batch; more than there are rows means all of them."""
     epochs: int
     seed: int
+    is_mixed: bool = False
+    """Whether rows of a batch are normalised together: it is then filled up with the rows that follow, from the start of the pass again."""
 
     @property
     def length(self) -> int:
@@ -123,7 +125,8 @@ class Order:
         place = torch.arange(wide).expand(count, wide)
         start = torch.arange(count).unsqueeze(1) * length  # (S, 1)
         real = (place < length) & (start + place < self.rows)  # (S, B over all workers)
-        rows = permutation[torch.where(real, start + place, start)]
+        filling = (start + place) % self.rows if self.is_mixed else start
+        rows = permutation[torch.where(real, start + place, filling)]
         mine = slice(device.rank, None, device.size)
         numbers = rows[:, mine]
         weight, total = device.unbound(real[:, mine].float()), device.unbound(real.sum(1).float())

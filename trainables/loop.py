@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from trainables.device import Device, seed_of
 from trainables.distiller import Batch, Distiller, Facts, flat_shapes
 from trainables.evaluate import logits_over, measures, outputs_over, sizes
 from trainables.exposure import Exposure
-from trainables.network import Network, outputs_of
+from trainables.network import Network, batch_norms, outputs_of
 from trainables.pixels import Inputs, ready
 from trainables.probe import RowProbe
 from trainables.step import Step, check_needs, cross_entropy, float_table
@@ -74,6 +75,7 @@ class Training:
             device.seed(seed_of("network", trial.block.init, *step))
             student = trial.model.build(data.shape, data.classes).to(device.torch_device)
             check_needs(method, student, teacher.network if teacher else None)
+            self.order = replace(self.order, is_mixed=bool(batch_norms(student)))
             device.seed(seed_of("state", trial.block.init, *step))
             state = method.state(self._facts(student, rows)).to(device.torch_device)
             device.boundary()
@@ -180,10 +182,15 @@ class Training:
         data = self.data
         features = self._method.needs.features
         one = ready(data.inputs, torch.zeros(1, dtype=torch.int64))
+        norms = batch_norms(student)
+        for norm in norms:
+            norm.eval()  # one row has no variance, and looking at shapes is nothing to remember
         with torch.no_grad():
             shapes = flat_shapes(outputs_of(student, one, features))
             teacher = self._teacher.network if self._teacher else None
             teacher_shapes = flat_shapes(outputs_of(teacher, one, features)) if teacher else {}
+        for norm in norms:
+            norm.train()
         return Facts(data.classes, rows, len(data.holdout_inputs), shapes, teacher_shapes)
 
     def _prepare(self) -> None:

@@ -46,6 +46,11 @@ class Family(ABC):
         """A freshly initialised network for inputs of ``shape`` (C, H, W), drawn from torch's global generator."""
 
 
+def batch_norms(network: nn.Module) -> tuple[nn.modules.batchnorm._BatchNorm, ...]:
+    """The layers that normalise over the rows they are given together, and remember mean and variance."""
+    return tuple(module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+
+
 def outputs_of(network: Network, inputs: Tensor, features: Sequence[str] = (), precision: str = FLOAT32) -> Outputs:
     """What a network returns, in float32 whatever it computes in: (B, C, H, W) -> (B, K) logits and (B, ...) maps by the names asked for."""
     stages = {name: network.stage(name) for name in features}

@@ -17,6 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+from orchestrator.errors import StudyError
+from orchestrator.reading import read_study
+from search_spaces import flat
 from tests.small_sets import file_of, pictures, write_folder, write_parquet, write_texts, write_tokenizer
 from trainables import hub, pictureset
 from trainables.data import celeba, cifar10, cifar100, cub200, imagenet, imdb, stl10, tinyimagenet
@@ -403,7 +406,7 @@ def _nine_names(cells, labels, keywords):
         (_gap, "Cifar10 needs training rows of all 10 classes, but has none of 1, such as class 4: complete the data"),
         (_outside, "needs labels from 0 to 9, but got 10 in row 5 and others outside in 1 of 60 rows"),
         (_secret, "needs labels from 0 to 9, but got -1 in row 0 .* The hub keeps the labels of such a test split to itself"),
-        (_words, "needs whole numbers in the column label, but got .* such as 'airplane'"),
+        (_words, "needs whole numbers in the column label, but got values such as 'airplane'"),
         (_other_label, r"needs the column label, but has img, labels\. Did you mean labels\?"),
         (_other_picture, r"needs the column img, but has imgs, label\. Did you mean imgs\?"),
         (_nine_names, "needs 10 classes, but the column label has 9: airplane"),
@@ -596,3 +599,42 @@ def test_texts_that_are_broken(reviews):
         _imdb(path).load(0, opens_test=False)
     with pytest.raises(ValueError, match=r"stanfordnlp/imdb \(revision e628.*needs to be on this machine"):
         imdb.Imdb().load(0, opens_test=False)
+
+
+# --- studies
+
+
+def _study(tiny_study_text, tmp_path, data):
+    file = tmp_path / "study.yaml"
+    file.write_text(tiny_study_text.replace("{source: digits, labelled: 50, validation: 100, test: 1000}", data))
+    return read_study(file)
+
+
+def test_a_study_names_a_source_and_its_sizes_in_whole_numbers(tiny_study_text, tmp_path):
+    study = _study(tiny_study_text, tmp_path, "{source: cifar100, labelled: 1, validation: 500, augmentation: crop_flip, labels: coarse}")
+    assert study.data == Cifar100(labelled=1.0, validation=500.0, augmentation="crop_flip", labels="coarse")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{source: cifar10, labelled: 49999, validation: 2}", r"data: Cifar10 needs labelled \+ validation to be at most the 50000 rows"),
+        ("{source: cifar10, path: /no/where}", r"data: A data set needs path to be a folder .* got path='/no/where'"),
+        ("{source: cifar10, augmentation: crop_flop}", r"needs one of none, crop, crop_flip, .* Did you mean crop_flip\?"),
+        ("{source: celeba, attribute: male}", r"got 'male'\. Did you mean Male\?"),
+        ("{source: cifar1000}", r"Did you mean cifar100\?"),
+        ('{source: cifar10, path: "a\\nb"}', "needs a line of at most 500 printable characters"),
+    ],
+)
+def test_a_study_whose_data_are_wrong(tiny_study_text, tmp_path, data, message):
+    with pytest.raises(StudyError, match=message):
+        _study(tiny_study_text, tmp_path, data)
+
+
+def test_where_a_copy_lies_is_in_the_id_and_what_it_replaces_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDSWEEP_DATA", str(tmp_path))
+    (tmp_path / "ten").mkdir()
+    assert Cifar10(path="ten").place.folder == tmp_path / "ten"
+    assert Cifar10(path=str(tmp_path / "ten")).place.folder == tmp_path / "ten"
+    assert {"path", "hub", "revision"} & flat(Cifar10(path="ten")).keys() == {"path"}
+    assert {"path", "hub", "revision"} <= flat(Cifar10()).keys()

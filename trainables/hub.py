@@ -1,7 +1,7 @@
 """Hugging Face ``datasets``: the one file that knows it. A split of a data set, from the hub or from a folder of this machine.
 
-A folder holds Parquet files as the hub has them, ``<split>-00000-of-00001.parquet`` or ``<split>/*.parquet`` at any depth, or
-pictures as ``<split>/<class>/<file>``, classes in the order of their names. A relative path is below KDSWEEP_DATA where that is
+A folder holds Parquet files as the hub has them, ``<split>-00000-of-00001.parquet`` in it or in a folder of it, or
+``<split>/*.parquet``; or pictures as ``<split>/<class>/<file>``, classes in the order of their names. A relative path is below KDSWEEP_DATA where that is
 set, so that a study file, and the ids of its cells, can be the same on every machine.
 """
 
@@ -126,12 +126,11 @@ def labels_of(data: Any, column: str, classes: int, what: str, labelled: bool = 
     names = getattr(data.features[column_of(data, column, what)], "names", None)
     if names is not None and len(names) != classes:
         raise ValueError(f"{what} needs {classes} classes, but the column {column} has {len(names)}: {_listed(names)}.")
-    values = data.data.column(column).combine_chunks() if data._indices is None else None
-    found = np.asarray(data[column][:] if values is None else values.to_numpy(zero_copy_only=False))
+    found = np.asarray(data[column][:])
     if found.dtype == np.bool_:
         found = found.astype(np.int64)
     if not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"{what} needs whole numbers in the column {column}, but got {found.dtype} such as {found[0]!r}.")
+        raise ValueError(f"{what} needs whole numbers in the column {column}, but got values such as {data[0][column]!r}.")
     wrong = np.flatnonzero((found < 0) | (found >= classes))
     if len(wrong):
         hint = " The hub keeps the labels of such a test split to itself: take another split." if (found == -1).all() else ""
@@ -146,7 +145,7 @@ def _local(place: Place, names: Sequence[str]) -> tuple[str, list[Path], str]:
     """(parquet or imagefolder, its files, what the split is called) in a folder."""
     place.check()
     root = place.folder
-    parquet = sorted(root.rglob("*.parquet"))
+    parquet = sorted({*root.glob("*.parquet"), *root.glob("*/*.parquet")})  # no deeper: a folder of pictures has a million files there
     for name in names:
         files = [file for file in parquet if file.stem == name or file.stem.startswith(f"{name}-") or file.parent.name == name]
         if files:

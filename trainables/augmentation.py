@@ -185,11 +185,12 @@ def _weights(start: Tensor, length: Tensor, size: int) -> Tensor:
 def operated(pictures: Tensor, choice: Tensor, sign: Tensor, strength: float) -> Tensor:
     """One operation each: (B, C, H, W) float32 whole numbers in [0, 255], (B,) numbers in [0, 1) that choose it and its sign -> the same."""
     chosen = (choice * len(OPERATIONS)).floor().clamp(max=len(OPERATIONS) - 1)
-    by = torch.where(sign < 0.5, -strength, strength)  # (B,)
+    # No round numbers below: a learning rate that is one of a step's constants would make another graph of that step (torch_xla 2.9).
+    to = 2 * (sign >= 0.5).float() - 1  # (B,)
     wide = (chosen < _GEOMETRIC).reshape(-1, 1, 1, 1)
-    found = torch.where(wide, _transformed(pictures, chosen, by), pictures)
+    found = torch.where(wide, _transformed(pictures, chosen, to, strength), pictures)
     blended = ((chosen >= _GEOMETRIC) & (chosen < _BLENDED)).reshape(-1, 1, 1, 1)
-    found = torch.where(blended, _blended(pictures, chosen, by), found)
+    found = torch.where(blended, _blended(pictures, chosen, to, strength), found)
     step = 2.0 ** round(strength * 4)  # 8 bits down to 4
     poorer = (pictures / step).floor() * step
     threshold = _TOP * (1 - strength)
@@ -204,20 +205,19 @@ def operated(pictures: Tensor, choice: Tensor, sign: Tensor, strength: float) ->
     return found
 
 
-def _transformed(pictures: Tensor, chosen: Tensor, by: Tensor) -> Tensor:
+def _transformed(pictures: Tensor, chosen: Tensor, to: Tensor, strength: float) -> Tensor:
     """Shear by up to 0.3, translation by up to 150/331 of the side, rotation by up to 30 degrees: each pixel is looked up at the nearest."""
     height, width = pictures.shape[2:]
-    zero = torch.zeros_like(by)
 
-    def at(name: str, value: Tensor) -> Tensor:
-        return torch.where(chosen == OPERATIONS.index(name), value, zero).reshape(-1, 1, 1)
+    def at(name: str, most: float) -> Tensor:
+        return ((chosen == OPERATIONS.index(name)) * to * (most * strength)).reshape(-1, 1, 1)
 
-    angle = at("rotate", by * math.radians(30.0))
+    angle = at("rotate", math.radians(30.0))
     cosine, sine = angle.cos(), angle.sin()
-    across, down = at("shear_x", 0.3 * by), at("shear_y", 0.3 * by)
-    right, below = at("translate_x", 150 / 331 * width * by), at("translate_y", 150 / 331 * height * by)
-    x = (torch.arange(width, device=by.device) + 0.5).reshape(1, 1, -1)
-    y = (torch.arange(height, device=by.device) + 0.5).reshape(1, -1, 1)
+    across, down = at("shear_x", 0.3), at("shear_y", 0.3)
+    right, below = at("translate_x", 150 / 331 * width), at("translate_y", 150 / 331 * height)
+    x = (torch.arange(width, device=to.device) + 0.5).reshape(1, 1, -1)
+    y = (torch.arange(height, device=to.device) + 0.5).reshape(1, -1, 1)
     u, v = x - width / 2, y - height / 2
     # A picture is turned, sheared or moved, never two of them, so the three can be added up.
     column = cosine * u - sine * v + width / 2 + across * y + right
@@ -225,7 +225,7 @@ def _transformed(pictures: Tensor, chosen: Tensor, by: Tensor) -> Tensor:
     return _picked(pictures, row.floor().long(), column.floor().long())
 
 
-def _blended(pictures: Tensor, chosen: Tensor, by: Tensor) -> Tensor:
+def _blended(pictures: Tensor, chosen: Tensor, to: Tensor, strength: float) -> Tensor:
     """The picture, up to 0.9 nearer to or farther from black, grey, its mean grey, or itself made smooth."""
     grey = _grey(pictures)  # (B, 1, H, W)
     mean = (grey.mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor()
@@ -234,7 +234,7 @@ def _blended(pictures: Tensor, chosen: Tensor, by: Tensor) -> Tensor:
         return (chosen == OPERATIONS.index(name)).reshape(-1, 1, 1, 1)
 
     poorer = torch.where(is_("colour"), grey, torch.where(is_("contrast"), mean, torch.where(is_("sharpness"), _smooth(pictures), 0.0)))
-    return (poorer + (1 + 0.9 * by).reshape(-1, 1, 1, 1) * (pictures - poorer)).clamp(0.0, _TOP).floor()
+    return (poorer + (1 + 0.9 * strength * to).reshape(-1, 1, 1, 1) * (pictures - poorer)).clamp(0.0, _TOP).floor()
 
 
 def _grey(pictures: Tensor) -> Tensor:

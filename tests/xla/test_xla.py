@@ -12,9 +12,11 @@ import torch_xla
 import torch_xla.debug.metrics as metrics
 
 from search_spaces import Schedule, changed, flat, tunables
+from tests.small_pictures import MEMORY, READ, Photos
 from tests.small_trials import Blobs, Pictures, student_trial
 from tests.test_conformance import COVERING, MIXED_ROWS, STATIC, at, draws_by_place, every_covering, prepared, redrawn
 from tests.toy import toy
+from trainables.augmentation import AUGMENTATIONS
 from trainables.batches import resident
 from trainables.device import Cpu, Device
 from trainables.distiller import Outputs
@@ -242,3 +244,35 @@ def test_counters():
     assert (XLA.rank, XLA.size, XLA.processes, XLA.count, XLA.is_first, XLA.gathered(4)) == (0, 1, 1, 1, True, (4,))
     assert XLA.is_out_of_memory(RuntimeError("RESOURCE_EXHAUSTED: Attempting to allocate 5.00G"))
     assert not XLA.is_out_of_memory(RuntimeError("INVALID_ARGUMENT"))
+
+
+@pytest.mark.parametrize("augmentation", [name for name in AUGMENTATIONS if name != "none"])
+def test_pictures_are_augmented_on_the_device_and_another_batch_compiles_nothing(augmentation):
+    trial = student_trial(STATIC["mld"], RECIPES["sgd"], Photos(augmentation=augmentation))
+    assert set(trial.method.needs.views) == {"weak", "strong"}
+    live, other = training(trial, XLA), training(other_floats(trial), XLA)
+    before = fallbacks()
+    live.advance(0.4)
+    compiled = XLA.compilations()
+    live.advance(0.8)
+    other.advance(1.0)
+    assert XLA.compilations() == compiled
+    assert fallbacks() == before
+    plain = student_trial(STATIC["slam"], RECIPES["sgd"], trial.data)
+    here, there = training(plain, Cpu()), training(plain, XLA)
+    for one, other in zip(here.advance(1.0), there.advance(1.0), strict=True):
+        assert dict(other.metrics) == pytest.approx(dict(one.metrics), abs=2e-2 if augmentation == "resized_crop_flip" else 2e-4)
+
+
+@pytest.mark.parametrize("lies", [MEMORY, READ])
+def test_pictures_read_along_the_way_compile_nothing(lies, monkeypatch):
+    monkeypatch.setenv("KDSWEEP_RESIDENT_GIB", "0")
+    trial = student_trial(STATIC["slam"], RECIPES["sgd"], Photos(augmentation="crop_flip", lies=lies))
+    expected = training(dataclasses.replace(trial, data=Photos(augmentation="crop_flip")), Cpu()).advance(1.0)
+    before, live = fallbacks(), training(trial, XLA)
+    live.advance(0.4)
+    compiled = XLA.compilations()
+    live.advance(1.0)
+    assert XLA.compilations() == compiled
+    assert fallbacks() == before
+    assert dict(live.reports[-1].metrics) == pytest.approx(dict(expected[-1].metrics), abs=2e-4)

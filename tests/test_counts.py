@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from tests.small_networks import needs_models
+from trainables.folder import load, names
 from trainables.models.mobilenetv2 import MobileNetV2
 from trainables.models.resnet import ResNet
 from trainables.models.resnet50 import ResNet50
@@ -14,6 +19,7 @@ from trainables.models.shufflenetv1 import ShuffleNetV1
 from trainables.models.shufflenetv2 import ShuffleNetV2
 from trainables.models.vgg import VGG
 from trainables.models.wrn import WRN
+from trainables.network import Family
 
 
 def count(family, classes, shape=(3, 32, 32)):
@@ -137,6 +143,7 @@ def test_counts_of_the_layer_tables(family, by_hand, classes):
 # [3] Zagoruyko and Komodakis 2017 (arXiv:1612.03928), table 1 (CIFAR-10): from memory of the paper, not looked up
 # [4] public notes that print the count of RepDistiller's resnet32x4 (CIFAR-100), of AugMix's WRN-40-2 and of ResNet-50 with a 3x3 stem
 # [5] the table of github.com/huyvnphan/PyTorch_CIFAR10 (CIFAR-10)
+# [6] the table of github.com/bearpaw/pytorch-classification (CIFAR-10), from whose author CRD's code has its networks
 SHORTCUTS = 16 * 32 + 64 + 32 * 64 + 128
 
 
@@ -160,3 +167,34 @@ def test_published_to_the_last_digit():
     assert count(WRN(depth=40, width=2), 100) == 2_255_156  # [4]
     assert count(ResNet50(), 100) == 23_705_252  # [4]
     assert f"{count(ResNet50(), 10) / 1e6:.3f}" == "23.521"  # [5]
+
+
+@pytest.mark.parametrize(("family", "millions"), [(VGG(depth=19), "20.04"), (WRN(depth=28, width=10), "36.48")], ids=str)
+def test_published_to_two_digits(family, millions):  # [6]
+    assert f"{count(family, 10) / 1e6:.2f}" == millions
+
+
+ROOT = Path(__file__).parents[1]
+LINES = re.findall(
+    r"^\| [^|]+ \| `({family: [^`]+})` \| ([^a-z]+) \| (\S+) \.\.\. (\S+) \|$", (ROOT / "docs/networks.md").read_text(), re.MULTILINE
+)
+CLASSES = {"imagenet": ((3, 224, 224), (200, 1000)), "bert": ((128,), (2,)), "albert": ((128,), (2,))}
+
+
+@pytest.mark.parametrize(
+    ("model", "counts", "first", "last"),
+    [pytest.param(*line, marks=needs_models if re.search("imagenet|bert", line[0]) else (), id=line[0]) for line in LINES],
+)
+def test_the_page_of_networks(model, counts, first, last):
+    entries = yaml.safe_load(model)
+    name = entries.pop("family")
+    family = load("trainables.models", name, Family)(**entries)
+    shape, classes = CLASSES.get(name, ((3, 32, 32), (10, 100)))
+    assert [f"{count(family, k, shape):,}" for k in classes] == counts.split(" | ")
+    with torch.device("meta"):
+        stages = family.build(shape, 2).stages
+    assert (stages[0], stages[-1]) == (first, last)
+
+
+def test_every_family_has_a_line_on_the_page():
+    assert {yaml.safe_load(model)["family"] for model, *_ in LINES} == set(names("trainables.models")) - {"cnn", "mlp"}

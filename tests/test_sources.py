@@ -31,7 +31,9 @@ from trainables.data.imagenet import ImageNet
 from trainables.data.imdb import Imdb
 from trainables.data.stl10 import Stl10
 from trainables.data.tinyimagenet import TinyImageNet
+from trainables.folder import load, names
 from trainables.rows import all_of
+from trainables.source import Source
 
 SETS = [Cifar10, Cifar100, Stl10, TinyImageNet, ImageNet, CelebA, Cub200]
 TRAIN, TEST = 60, 20
@@ -638,3 +640,14 @@ def test_where_a_copy_lies_is_in_the_id_and_what_it_replaces_is_not(tmp_path, mo
     assert Cifar10(path=str(tmp_path / "ten")).place.folder == tmp_path / "ten"
     assert {"path", "hub", "revision"} & flat(Cifar10(path="ten")).keys() == {"path"}
     assert {"path", "hub", "revision"} <= flat(Cifar10()).keys()
+
+
+def test_the_readme_has_every_source():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    for name in names("trainables.data"):
+        if name == "digits":
+            continue
+        source = load("trainables.data", name, Source)()
+        rows = source.facts.rows if isinstance(source, pictureset.PictureSet) else {"train": 25_000, "test": 25_000, "more": 50_000}
+        more = f" (and {rows['more']:,} without labels)" if "more" in rows else ""
+        assert f"| `{name}` | {source.hub} | {rows['train']:,}, {rows['test']:,}{more} |" in text

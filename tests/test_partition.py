@@ -64,7 +64,8 @@ def test_the_order_on_disk_does_not_matter_but_for_the_first_rows(draw):
 def test_v_depends_on_the_seed_and_first_rows_do_not():
     seen = [drawn(TRAIN, TEST, draw="first", split=split) for split in range(4)]
     assert all(found.labelled.tolist() == list(range(8)) for found in seen)
-    assert len({tuple(sorted(found.holdout)) for found in seen}) == 4
+    for found in (seen, [drawn(TRAIN, TEST, labelled=1, split=split) for split in range(4)]):
+        assert len({tuple(sorted(one.holdout)) for one in found}) == 4
 
 
 def test_copies_and_test_rows_are_in_no_part():

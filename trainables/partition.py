@@ -109,7 +109,6 @@ def partition(owner: str, train: Part, test: Part, sizes: Sizes, classes: int, s
             _check_mixed(owner, train.labels[chosen], classes)
         else:
             chosen, rest = drawn(train.labels, by_id, labelled, classes, f"labelled {split}")
-            rest = rest[np.argsort(train.ids[rest], kind="stable")]
         holdout, others = drawn(train.labels, rest, validation, classes, f"validation {split}")
     tests = np.arange(len(test.ids))
     if tested < len(tests):

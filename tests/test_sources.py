@@ -502,7 +502,9 @@ def test_terms_that_were_not_accepted(monkeypatch):
 
 def test_the_extra_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r"needs the package datasets, but it is not installed\. Install kdsweep\[data\]"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r"needs the package datasets, but it is not installed\. Run `pip install 'kdsweep\[data\]'`"
+    ):
         Cifar10().load(0, opens_test=False)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from search_spaces import nearest
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+_PARQUET, _FOLDER = "parquet", "imagefolder"
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 _SHOWN = 12
 
 
@@ -53,6 +54,13 @@ class Place:
             )
 
 
+def check_splits(place: Place, splits: Iterable[Sequence[str]]) -> None:
+    """Raise ValueError where a folder is named that is not there, or lacks one of the splits, each given by what it may be called."""
+    if place.path:
+        for names in splits:
+            _local(place, names)
+
+
 def content_of(place: Place, names: Sequence[str]) -> str:
     """What a split is made of, in a word that changes when it does: revision, or names, sizes and times of its files. Reads none.
 
@@ -61,7 +69,8 @@ def content_of(place: Place, names: Sequence[str]) -> str:
     """
     if not place.path:
         return f"{place.hub}@{place.revision}/{place.config}/{names[0]}"
-    _, files, _ = _local(place, names)
+    kind, name = _local(place, names)
+    files = [file for file in _parquet(place) if _is_of(file, name)] if kind == _PARQUET else sorted(_pictures(place, name))
     digest = hashlib.sha256()
     for file in files:
         state = file.stat()
@@ -80,19 +89,19 @@ def opened(place: Place, names: Sequence[str]) -> Any:
         import datasets  # two seconds, and an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"The data set {place} needs the package {error.name}, but it is not installed. Install kdsweep[data]."
+            f"The data set {place} needs the package {error.name}, but it is not installed. Run `pip install 'kdsweep[data]'`."
         ) from error
     faults = (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError)
     if place.path:
-        kind, files, name = _local(place, names)
-        found: dict[str, Any] = {"data_files": {name: [str(file) for file in files]}}
-        if kind == "imagefolder":
-            found = {"data_dir": str(place.folder / name)}
+        kind, name = _local(place, names)
         try:
-            return datasets.load_dataset(kind, split="train" if kind == "imagefolder" else name, **found)
+            if kind == _FOLDER:
+                return datasets.load_dataset(kind, data_dir=str(place.folder / name), split="train")
+            files = [str(file) for file in _parquet(place) if _is_of(file, name)]
+            return datasets.load_dataset(kind, data_files={name: files}, split=name)
         except faults as error:
             raise ValueError(
-                f"The split {name} in {place} needs {'pictures in a folder per class' if kind == 'imagefolder' else 'Parquet files'} that can "
+                f"The split {name} in {place} needs {'pictures in a folder per class' if kind == _FOLDER else 'Parquet files'} that can "
                 f"be read, but got: {_reason(error)}"
             ) from error
     try:
@@ -141,23 +150,33 @@ def labels_of(data: Any, column: str, classes: int, what: str, labelled: bool = 
     return found.astype(np.int64)
 
 
-def _local(place: Place, names: Sequence[str]) -> tuple[str, list[Path], str]:
-    """(parquet or imagefolder, its files, what the split is called) in a folder."""
+def _local(place: Place, names: Sequence[str]) -> tuple[str, str]:
+    """(parquet or imagefolder, what the split is called) in a folder; looks no further than to the first picture."""
     place.check()
-    root = place.folder
-    parquet = sorted({*root.glob("*.parquet"), *root.glob("*/*.parquet")})  # no deeper: a folder of pictures has a million files there
+    root, parquet = place.folder, _parquet(place)
     for name in names:
-        files = [file for file in parquet if file.stem == name or file.stem.startswith(f"{name}-") or file.parent.name == name]
-        if files:
-            return "parquet", files, name
-        pictures = sorted(file for file in (root / name).glob("*/**/*") if file.suffix.lower() in _PICTURES)
-        if pictures:
-            return "imagefolder", pictures, name
+        if any(_is_of(file, name) for file in parquet):
+            return _PARQUET, name
+        if any(True for _ in _pictures(place, name)):
+            return _FOLDER, name
     there = sorted({file.stem.partition("-")[0] for file in parquet} | {entry.name for entry in root.iterdir() if entry.is_dir()})
     raise ValueError(
         f"The data set in {root} needs the split {' or '.join(names)}, as {names[0]}-*.parquet or as {names[0]}/<class>/<picture>, "
         f"but has {_listed(there) or 'nothing'}.{nearest(names[0], there)}"
     )
+
+
+def _parquet(place: Place) -> list[Path]:
+    # No deeper: a folder of pictures has a million files there.
+    return sorted({*place.folder.glob("*.parquet"), *place.folder.glob("*/*.parquet")})
+
+
+def _is_of(file: Path, name: str) -> bool:
+    return file.stem == name or file.stem.startswith(f"{name}-") or file.parent.name == name
+
+
+def _pictures(place: Place, name: str) -> Iterator[Path]:
+    return (file for file in (place.folder / name).glob("*/**/*") if file.suffix.lower() in _SUFFIXES)
 
 
 def _listed(names: Iterable[str]) -> str:

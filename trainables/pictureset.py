@@ -28,7 +28,7 @@ from search_spaces import Choice, Text, Uniform, tunable
 from trainables import nodecache
 from trainables.augmentation import AUGMENTATIONS
 from trainables.folder import name_of
-from trainables.hub import Place, column_of, content_of, labels_of, opened
+from trainables.hub import Place, check_splits, column_of, content_of, labels_of, opened
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import Encoded, Joined, Mapped, Shape, content_id, decoded, ids_of_files
 from trainables.rows import Chosen, Rows
@@ -108,11 +108,7 @@ class PictureSet(Source):
         return False
 
     def fits(self) -> None:
-        place = self.place
-        place.check()
-        if self.path:
-            for part in self._parts:
-                content_of(place, self.facts.splits[part])
+        check_splits(self.place, (self.facts.splits[part] for part in self._parts))
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """The pictures, as Rows that are read from files when they are needed, or all at once by whoever has the memory.

@@ -27,7 +27,7 @@ def tokenizer_of(name: str) -> Any:
         from transformers import AutoTokenizer  # seconds, and an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"The tokenizer {name} needs the package {error.name}, but it is not installed. Install kdsweep[data]."
+            f"The tokenizer {name} needs the package {error.name}, but it is not installed. Run `pip install 'kdsweep[data]'`."
         ) from error
     folder = _folder(name)
     try:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from search_spaces import Choice, IntUniform, Text, Uniform, tunable
 from trainables import nodecache
-from trainables.hub import Place, column_of, content_of, labels_of, opened
+from trainables.hub import Place, check_splits, column_of, content_of, labels_of, opened
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import content_id
 from trainables.source import Source, Splits
@@ -67,10 +67,7 @@ class Imdb(Source):
             self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST])
 
     def fits(self) -> None:
-        self._place.check()
-        if self.path:
-            for part in self._parts:
-                content_of(self._place, [part])
+        check_splits(self._place, ([part] for part in self._parts))
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """Token ids, int64.

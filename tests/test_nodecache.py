@@ -40,6 +40,19 @@ def test_an_entry_is_made_once(root):
     assert nodecache.tensor(folder / "numbers.npy").dtype == torch.int64
 
 
+def test_an_entry_may_have_folders():
+    def make(folder):
+        _numbers(folder)
+        (folder / "more").mkdir()
+        (folder / "more" / "text").write_text("x")
+
+    folder = nodecache.kept("nested", 100, make)
+    assert nodecache.kept("nested", 100, _never) == folder
+    (folder / "more" / "text").write_text("y")
+    os.utime(folder / "whole.json", ns=(1, 1))
+    assert (nodecache.kept("nested", 100, make) / "more" / "text").read_text() == "x"
+
+
 def test_writing_to_a_mapped_array_changes_no_file():
     file = nodecache.kept("five", 100, _numbers) / "numbers.npy"
     nodecache.array(file)[:] = 9

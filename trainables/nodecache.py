@@ -92,7 +92,7 @@ def _make(folder: Path, make: Callable[[Path], None]) -> None:
     part.mkdir()
     try:
         make(part)
-        files = {file.name: [file.stat().st_size, _crc(file)] for file in sorted(part.iterdir())}
+        files = {str(file.relative_to(part)): [file.stat().st_size, _crc(file)] for file in sorted(part.rglob("*")) if file.is_file()}
         with (part / _LIST).open("w") as out:
             json.dump(files, out)
             out.flush()

@@ -13,6 +13,7 @@ from tests.small_trials import Plain, Toy, student_trial
 from trainables import teachers
 from trainables.device import Cpu
 from trainables.models.mlp import MLP
+from trainables.models.resnet import ResNet
 from trainables.runner import Runner
 from trainables.store import Store
 from trainables.teachers import FrozenTeacher, name_of_outputs, name_of_weights
@@ -138,3 +139,13 @@ def test_of_one_program_in_several_processes_all_read_or_none(root, asked):
     assert agreed == [1]
     assert asked == [(20, "plain")] * 2
     assert torch.equal(first.logits, again.logits)
+
+
+def test_weights_with_counters_have_a_digest_of_their_own():
+    # Batch norm counts its batches in a tensor without axes.
+    digests = set()
+    for count in (0, 1):
+        network = ResNet(depth=8).build((3, 16, 16), 10)
+        network.load_state_dict({name: torch.full_like(value, count) for name, value in network.state_dict().items()})
+        digests.add(FrozenTeacher(network, DEVICE)._digest)
+    assert len(digests) == 2

@@ -119,7 +119,7 @@ class FrozenTeacher:
         found = hashlib.sha256()
         for name, value in sorted(self.network.state_dict().items()):
             found.update(name.encode())
-            found.update(self._device.everywhere(value).cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            found.update(self._device.everywhere(value).cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
 

@@ -96,18 +96,17 @@ def headed(patience_s: float, abandon: Callable[[LaneError], None]) -> Iterator[
 
     In a thread: whatever asks Ray for anything meanwhile waits, until Ray ends the process after 60 seconds (2.60).
     """
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    over = threading.Event()
+    address, over = ray.get_runtime_context().gcs_address, threading.Event()
 
     def watch() -> None:
         seen = time.monotonic()
         while not over.wait(_LOOK_S):
-            if _takes_connections(host, int(port)):
+            if answers():
                 seen = time.monotonic()
             elif time.monotonic() - seen >= patience_s and not over.is_set():
                 abandon(
                     LaneError(
-                        f"Ray's head at {host}:{port} has not answered for {patience_s:g} seconds, and no driver outlives it. What is "
+                        f"Ray's head at {address} has not answered for {patience_s:g} seconds, and no driver outlives it. What is "
                         "finished is kept; once there is a cluster again, the same command goes on from there."
                     )
                 )
@@ -122,9 +121,11 @@ def headed(patience_s: float, abandon: Callable[[LaneError], None]) -> Iterator[
         thread.join()
 
 
-def _takes_connections(host: str, port: int) -> bool:
+def answers() -> bool:
+    """Whether the head of the cluster that this process is connected to takes connections."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     try:
-        socket.create_connection((host, port), timeout=_HEAD_S).close()
+        socket.create_connection((host, int(port)), timeout=_HEAD_S).close()
     except OSError:
         return False
     return True
@@ -140,14 +141,30 @@ class Machine:
 
 
 def machines() -> list[Machine]:
-    """Those that are up and not about to be taken away."""
+    """Those that are up and not about to be taken away.
+
+    Raises:
+        ConnectionError: Ray's head does not answer.
+    """
     leaving = draining()
     up = (node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving)
     return [Machine(node["NodeID"], node["Resources"], node.get("Labels") or {}) for node in up]
 
 
+def ran_out_of_memory(actor: str) -> bool:
+    """Whether Ray ended the process of an actor, by its id, because the memory of its machine ran out."""
+    found = state.actor_table(actor)
+    return bool(found) and found["DeathCause"].HasField("oom_context")
+
+
 def draining() -> frozenset[str]:
-    """Ids of nodes that are about to be taken away. What Ray's own watcher of preemptions asks; there is no public way (2.60)."""
+    """Ids of nodes that are about to be taken away. What Ray's own watcher of preemptions asks; there is no public way (2.60).
+
+    Raises:
+        ConnectionError: Ray's head does not answer. To have it asked in vain would end this process: Ray holds that to be fatal.
+    """
+    if not answers():
+        raise ConnectionError("Ray's head does not answer.")
     return frozenset(state.get_draining_nodes())
 
 

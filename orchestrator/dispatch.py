@@ -11,7 +11,7 @@ from orchestrator.command import Command
 from orchestrator.errors import LaneError
 from orchestrator.events import Event, leg_event
 from orchestrator.sweep import Sweep
-from trainables.status import FAILED, PREEMPTED, TIMED_OUT
+from trainables.status import FAILED, OUT_OF_MEMORY, PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
 
 Deliver = Callable[[list[Event]], None]
@@ -22,6 +22,8 @@ _DEATHS_A_LANE = 3
 """Deaths in a row, times the number of lanes, after which lanes are not started any more."""
 _SAY_S = 30.0
 """How long lanes may take to start before the user is told that there are none."""
+_SAVE_S = 15.0
+"""How long lanes may take to save what they hold when the study ends early."""
 _SLACK_S = 120.0
 """How much longer than a process takes to end itself the driver waits for a leg that has taken too long: a group may have to start first."""
 _DOUBT_S = 90.0
@@ -87,14 +89,27 @@ class Dispatch:
         self._patience_s, self._shortage, self._say, self._clock = patience_s, shortage, say, clock
         self._without_since, self._has_said = clock(), False
         self._command, self._end, self._slack_s = command or Command(), end, slack_s
+        self._closing_since: float | None = None
         self.failure: LaneError | None = None
 
     @property
+    def is_closing(self) -> bool:
+        """Whether nothing is left to do, or nobody to do it, or the user wants no more: nothing is handed out any more."""
+        return self._hands_out_nothing or (self._command.is_finishing and self._is_idle and not self._doubts)
+
+    @property
     def is_over(self) -> bool:
-        """Whether nothing is left to do, or nobody to do it, or the user wants no more."""
-        return self._hands_out_nothing or (
-            self._command.is_finishing and all(place.cell is None for place in self._places.values()) and not self._doubts
-        )
+        """Whether nothing more is to be expected of lanes, either: what they hold when the study ends early is saved first."""
+        if not self.is_closing:
+            self._closing_since = None
+            return False
+        if self._closing_since is None:
+            self._closing_since = self._clock()
+        return self._is_idle or self.failure is not None or self._clock() - self._closing_since >= _SAVE_S
+
+    @property
+    def _is_idle(self) -> bool:
+        return all(place.cell is None for place in self._places.values())
 
     @property
     def _hands_out_nothing(self) -> bool:
@@ -149,6 +164,21 @@ class Dispatch:
             self._bury(place, trace, status)
             self._hand_out()
 
+    def collapsed(self, trace: str, ran_out: Callable[[str], bool]) -> None:
+        """All lanes died at once because the memory of one's machine ran out: ``ran_out`` says of which, where that is known. It
+        costs the others nothing."""
+        lanes, self._places = self._places, {}
+        culprits = [lane for lane, place in lanes.items() if ran_out(lane)] or (list(lanes) if len(lanes) == 1 else [])
+        for lane, place in lanes.items():
+            if lane in culprits:
+                self._bury(place, trace, OUT_OF_MEMORY)
+            elif place.cell is not None:
+                progress = self._sweep.cells[place.cell].progress
+                row = Row(place.cell, PREEMPTED, progress, 0, {}, message="Its lane ended with another whose machine ran out of memory.")
+                self._deliver(self._sweep.give(row))
+        if not culprits:
+            self._count(trace)
+
     def _bury(self, place: _Place, trace: str, status: str = FAILED) -> None:
         if not self._stays(place):
             if place.cell is not None:
@@ -156,11 +186,16 @@ class Dispatch:
                 row = Row(place.cell, PREEMPTED, progress, 0, {}, message="The machine that held this cell went away.", trace=trace)
                 self._deliver(self._sweep.give(row))
             return
+        self._count(trace)
+        if place.cell is not None:
+            # Ray's words on memory begin with what happened, and end with advice.
+            why = trace.partition("\n")[0] if status == OUT_OF_MEMORY else _last(trace)
+            self._deliver(self._sweep.lost(place.cell, f"The lane that held this cell died: {why}", trace, status))
+
+    def _count(self, trace: str) -> None:
         self._deaths += 1
         if self._deaths >= self._most_deaths:
             self.failure = LaneError(f"{self._deaths} lanes in a row died before they finished anything. The last one: {_last(trace)}")
-        if place.cell is not None:
-            self._deliver(self._sweep.lost(place.cell, f"The lane that held this cell died: {_last(trace)}", trace, status))
 
     def look(self, staying: frozenset[str]) -> None:
         """Take in which nodes are up and not about to be taken away: lanes elsewhere are given nothing more."""

@@ -107,11 +107,14 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
             raise StudyError([f"run.device: {error}"]) from error
     with StudyLock(folder):
         journal = Journal(folder)
-        record = record_of(journal.read())
+        before = journal.read()
+        record = record_of(before)
         _check_same_study(study, launch, record, folder)
         sweep = Sweep(study, record, asynchronous=launch.asynchronous, prove=prover(study, record))
         events = sweep.drain()
         if sweep.is_done and not events:
+            if before and before[-1]["event"] != "end":  # the last driver was killed when all was done but to say so
+                journal.append([end_event(status="complete", counts=sweep.counts())])
             table.write(record, folder)
             missing = mirror.missing(record, folder, run.wandb, run.wandb_project)
             mirrored = mirror.Mirror(folder, run.wandb, run.wandb_project).finish() if missing else ""

@@ -29,6 +29,8 @@ class Attempt:
     preempted: tuple[Event, ...] = ()
     """Row events of legs that ended early, in order of arrival. What they cost counts, and nothing else of them: they stand at
     no rung, and the leg that goes on tells again what they measured."""
+    lost: tuple[Event, ...] = ()
+    """Row events of earlier attempts whose lane died, which are in no table: what they cost counts with the attempt that went on."""
 
     @property
     def status(self) -> str | None:
@@ -61,7 +63,7 @@ class Attempt:
 
     def total(self, name: str) -> float:
         """Sum of ``seconds`` or ``device_seconds`` over the legs, those that ended early among them."""
-        return math.fsum(row.get(name, 0.0) for row in (*self.rows, *self.preempted))
+        return math.fsum(row.get(name, 0.0) for row in (*self.rows, *self.preempted, *self.lost))
 
     def having(self, row: Event, launch: int) -> Attempt:
         """With one more row. A later row takes the place of one at the same rung; a later end that of an earlier one."""
@@ -141,8 +143,18 @@ class Record:
 
     @property
     def finished(self) -> tuple[Attempt, ...]:
-        """Attempts that ended, well or not: the rows of the table."""
-        return tuple(attempt for attempt in self.attempts if attempt.is_finished)
+        """Attempts that ended, well or not: the rows of the table. One that went on from a rung of an earlier attempt has its reports, too."""
+        return tuple(self._with_what_it_went_on_from(attempt) for attempt in self.attempts if attempt.is_finished)
+
+    def _with_what_it_went_on_from(self, attempt: Attempt) -> Attempt:
+        attempts = self._attempts[attempt.cell]
+        earlier = [attempts[number] for number in sorted(attempts) if number < attempt.attempt]
+        if not earlier:
+            return attempt
+        first = min((report["step"] for report in attempt.reports), default=math.inf)
+        before = {report["step"]: report for each in earlier for report in each.reports if report["step"] < first}
+        lost = tuple(row for each in earlier if not each.is_finished for row in (*each.rows, *each.preempted))
+        return replace(attempt, reports=(*(before[step] for step in sorted(before)), *attempt.reports), lost=lost)
 
     def has(self, cell: str) -> bool:
         """Whether the cell is in the plan."""

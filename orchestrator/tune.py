@@ -12,6 +12,7 @@ import math
 import pickle
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,26 +128,40 @@ def execute(
         )
         reports = _Reports(dispatch, counter, actors)
         crew = Crew(lanes.processes, lanes.make_runner, process_resources(lanes), lanes.placement, lanes.device)
-        tuner = tune.Tuner(
-            tune.with_resources(Lane, _request(lanes)),
-            param_space={"desk": counter, "crew": crew},
-            tune_config=tune.TuneConfig(search_alg=_Lanes(reports), num_samples=-1, max_concurrent_trials=lanes.count),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                stop=_Stop(reports, counter),
-                callbacks=[reports],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=0),
-            ),
-        )
         try:
-            tuner.fit()
+            while not _fitted(lanes, crew, counter, reports, scratch):
+                pass
         finally:
             ray.kill(counter)
     if reports.failure is not None:
         raise reports.failure
+
+
+def _fitted(lanes: Lanes, crew: Crew, counter: Any, reports: _Reports, scratch: str) -> bool:
+    """Lanes until nothing is left for them. False: Tune gave up because the memory of a machine ran out, and has to begin anew."""
+    tuner = tune.Tuner(
+        tune.with_resources(Lane, _request(lanes)),
+        param_space={"desk": counter, "crew": crew},
+        tune_config=tune.TuneConfig(search_alg=_Lanes(reports), num_samples=-1, max_concurrent_trials=lanes.count),
+        run_config=tune.RunConfig(
+            name=f"lanes-{uuid.uuid4().hex[:8]}",
+            storage_path=scratch,
+            verbose=0,
+            stop=_Stop(reports),
+            callbacks=[reports],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    try:
+        tuner.fit()
+    except RuntimeError as error:
+        # To Tune (2.60) this is no death of an actor, which it knows how to deal with, but something unheard of.
+        if not isinstance(error.__cause__, OutOfMemoryError):
+            raise
+        reports.collapsed(str(error.__cause__))
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -199,6 +214,11 @@ class _Actors:
         if actor is not None:
             ray.kill(actor)
 
+    def ran_out_of_memory(self, lane: str) -> bool:
+        """Whether that is what a lane died of."""
+        actor = self._found.get(lane)
+        return actor is not None and cluster.ran_out_of_memory(actor._actor_id.hex())
+
 
 class _Reports(tune.Callback):
     """What Tune tells of lanes, on its way to the dispatch."""
@@ -206,6 +226,7 @@ class _Reports(tune.Callback):
     def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors) -> None:
         self._dispatch, self._desk, self._actors = dispatch, counter, actors
         self._broken: KdsweepError | None = None
+        self._is_closed = False
         self._looked = -math.inf
 
     @property
@@ -214,9 +235,25 @@ class _Reports(tune.Callback):
         return self._broken or self._dispatch.failure
 
     @property
+    def is_closing(self) -> bool:
+        """Whether nothing more is handed out, so that no lane is needed but for what it still holds."""
+        return self._broken is not None or self._dispatch.is_closing
+
+    @property
     def is_over(self) -> bool:
         """Whether no lane is needed any more."""
         return self._broken is not None or self._dispatch.is_over
+
+    def close(self) -> None:
+        """Send all lanes home, once. What they hold they save first."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._desk.close.remote()
+
+    def collapsed(self, trace: str) -> None:
+        """Tune ended all lanes because the memory of the machine of one of them ran out."""
+        with self._taken_in():
+            self._dispatch.collapsed(trace, self._actors.ran_out_of_memory)
 
     @contextlib.contextmanager
     def _taken_in(self) -> Iterator[None]:
@@ -234,6 +271,8 @@ class _Reports(tune.Callback):
 
     def _look(self) -> None:
         self._looked = time.monotonic()
+        if not cluster.answers():
+            return  # whatever asked it for anything would wait for it
         self._dispatch.look(frozenset(machine.id for machine in cluster.machines()))
         # At every look: the last process of a lane that died may go long after it, and what it held keeps a slice from all others.
         cluster.release_orphans()
@@ -297,7 +336,7 @@ class _Lanes(Searcher):
         self._reports = reports
 
     def suggest(self, trial_id: str) -> Any:
-        return Searcher.FINISHED if self._reports.is_over else {}
+        return Searcher.FINISHED if self._reports.is_closing else {}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing: the callback has told."""
@@ -316,17 +355,16 @@ class _Lanes(Searcher):
 class _Stop(tune.Stopper):
     """Ends the experiment when nothing is left to do, or when the user asks for it."""
 
-    def __init__(self, reports: _Reports, counter: Any) -> None:
-        self._reports, self._desk = reports, counter
+    def __init__(self, reports: _Reports) -> None:
+        self._reports = reports
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        if not self._reports.is_over:
-            return False
-        self._desk.close.remote()  # or a lane would wait for a leg, or go on with one, and be killed in the end
-        return True
+        if self._reports.is_closing:
+            self._reports.close()  # or a lane would wait for a leg, or go on with one, and be killed in the end
+        return self._reports.is_over
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as for the callback."""

@@ -278,8 +278,9 @@ def test_a_cancelled_launch_is_over_and_takes_in_what_lanes_still_bring(hall: Ca
     found.dispatch.up("a", HERE)
     leg = found.leg("a")
     found.command.obey("cancel")
-    assert found.dispatch.is_over
+    assert found.dispatch.is_closing
     found.dispatch.row("a", Row(leg.trial.id, PREEMPTED, 0.3, 30, {}), HERE)
+    assert found.dispatch.is_over
     assert found.rows(leg.trial.id) == [("preempted", 1)]
 
 
@@ -386,3 +387,40 @@ def test_one_student_that_gets_to_a_rung_is_hope(hall: Callable[..., Hall]) -> N
     for _ in range(2):
         found.dispatch.row("a", Row(found.leg("a").trial.id, FAILED, 0.0, 0, {}, message="ValueError: no"), HERE)
     assert found.sweep.hopeless is None
+
+
+def test_memory_that_runs_out_ends_all_lanes_and_costs_one_cell_an_attempt(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=3, retries=0)
+    for lane in ("a", "b", "c"):
+        found.dispatch.up(lane, HERE)
+    cells = {lane: found.leg(lane).trial.id for lane in ("a", "b")}
+    found.dispatch.collapsed("memory ran out\nadvice", lambda lane: lane == "b")
+    assert found.rows(cells["a"]) == [("preempted", 1)]
+    assert found.rows(cells["b"]) == [("out_of_memory", 1)]
+    (told,) = (e["message"] for e in found.events if e.get("cell") == cells["b"] and e["event"] == "row")
+    assert told == "The lane that held this cell died: memory ran out"
+    found.dispatch.up("d", HERE)
+    assert found.leg("d").trial.id == cells["a"]
+
+
+def test_where_nobody_knows_whose_memory_ran_out_lanes_begin_anew_but_not_for_ever(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=2, retries=0)
+    for _ in range(6):
+        assert not found.dispatch.is_over
+        for lane in ("a", "b"):
+            found.dispatch.up(lane, HERE)
+        found.dispatch.collapsed("memory ran out", lambda lane: False)
+    assert found.dispatch.failure is not None
+    assert found.sweep.counts()["failed"] == 0
+
+
+def test_a_cancelled_launch_waits_a_while_for_what_lanes_save(hall: Callable[..., Hall]) -> None:
+    found = hall(lanes=2)
+    for lane in ("a", "b"):
+        found.dispatch.up(lane, HERE)
+    found.command.obey("cancel")
+    assert (found.dispatch.is_closing, found.dispatch.is_over) == (True, False)
+    found.dispatch.row("a", Row(found.leg("a").trial.id, PREEMPTED, 0.3, 30, {}), HERE)
+    assert not found.dispatch.is_over
+    found.now += 15.0
+    assert found.dispatch.is_over, "whoever does not come is not waited for"

@@ -17,6 +17,7 @@ from orchestrator import table
 from orchestrator.driver import Launch, drive
 from orchestrator.journal import Journal, StudyLock
 from orchestrator.reading import study_of
+from orchestrator.record import record_of
 from tests.synthetic import Synthetic
 
 LONGER = ["student.recipe.epochs=12", "search.trials=6", "search.generation=3", "confirm.blocks=3"]
@@ -61,6 +62,95 @@ def test_a_stopped_command_goes_on_where_it_was(how: signal.Signals, tiny_study_
     assert finished.isdisjoint({e["cell"] for e in later if e["event"] == "row" and e["seconds"] > 0})
     assert table.same(table.read_trials(tmp_path / "whole/tiny"), table.read_trials(tmp_path / "parts/tiny")) == []
     assert table.read_reports(tmp_path / "whole/tiny").equals(table.read_reports(tmp_path / "parts/tiny"))
+
+
+@pytest.mark.cluster
+def test_ctrl_c_twice_ends_lanes_that_hear_nothing(tiny_study_text: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(tiny_study_text)
+    command = [sys.executable, "-c", DEAF, str(tmp_path / "tiny.yaml"), str(tmp_path / "parts")]
+    with (tmp_path / "out").open("wb") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        for _ in range(1200):
+            if any(event["event"] == "leg" for event in Journal(tmp_path / "parts/tiny").read()) or running.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(2.0)
+        running.send_signal(signal.SIGINT)
+        time.sleep(3.0)
+        assert running.poll() is None, "it waits for what is in flight"
+        running.send_signal(signal.SIGINT)
+        code = running.wait(40)
+    finally:
+        running.kill()
+    said = (tmp_path / "out").read_text()
+    assert code == 4, said
+    journal = Journal(tmp_path / "parts/tiny").read()
+    assert (journal[-1]["event"], journal[-1]["status"]) == ("end", "interrupted")
+
+
+DEAF = """
+import pathlib, sys, time
+from rich.console import Console
+from orchestrator.driver import Launch, drive
+from orchestrator.errors import Interrupted
+from orchestrator.reading import study_of
+class Deaf:
+    def __init__(self, workers): pass
+    def run(self, leg, halt): time.sleep(1000)
+study = study_of(pathlib.Path(sys.argv[1]).read_text(), [], options={"storage": sys.argv[2], "lanes": 1, "workers": 0})
+try:
+    drive(study, Launch(make_runner=Deaf), Console(quiet=True))
+except Interrupted as end:
+    sys.exit(end.exit_code)
+"""
+
+HUNGRY = """
+import functools, pathlib, sys, time
+from rich.console import Console
+from orchestrator.driver import Launch, drive
+from orchestrator.reading import study_of
+from tests.synthetic import Synthetic
+class Hungry(Synthetic):
+    def __init__(self, note, workers):
+        super().__init__(nap_s=0.02)
+        self.note = note
+    def run(self, leg, halt):
+        if leg.trial.method is not None and not self.note.exists():
+            self.note.touch()
+            held = [bytearray(b"x") * 10**8 for _ in range(80)]
+            time.sleep(60)
+        return super().run(leg, halt)
+study = study_of(pathlib.Path(sys.argv[1]).read_text(), [], options={"storage": sys.argv[2], "lanes": 1, "workers": 0})
+outcome = drive(study, Launch(make_runner=functools.partial(Hungry, pathlib.Path(sys.argv[3]))), Console(quiet=True))
+sys.exit(outcome.exit_code)
+"""
+
+
+def memory(name: str) -> int:
+    """Bytes, as the system tells them."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(memory("MemAvailable") < 12e9, reason="takes 6 GB of memory for a moment")
+def test_a_cell_that_eats_up_the_memory_of_its_machine_is_taken_again(tiny_study_text: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(tiny_study_text)
+    command = [sys.executable, "-c", HUNGRY, str(tmp_path / "tiny.yaml"), str(tmp_path / "results"), str(tmp_path / "note")]
+    limit = (memory("MemTotal") - memory("MemAvailable") + 5e9) / memory("MemTotal")
+    environ = {**os.environ, "RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [
+        e for e in Journal(tmp_path / "results/tiny").read() if e["event"] == "row" and e["attempt"] == 1 and e["status"] == "out_of_memory"
+    ]
+    assert rows, done.stderr
+    assert rows[0]["message"].startswith(
+        "The lane that held this cell died: 1 worker(s) were killed due to the node running low on memory."
+    )
+    record = record_of(Journal(tmp_path / "results/tiny").read())
+    assert record.cells[rows[0]["cell"]].status in ("ok", "stopped")
 
 
 HEADLESS = """

@@ -549,6 +549,25 @@ def test_the_latest_attempt_is_the_cell_s_and_goes_on_from_the_rungs_of_earlier_
     assert (record.has("c"), record.has("d"), record.attempt_of("d"), record.rows_of("d")) == (True, False, 0, ())
 
 
+def test_what_an_attempt_went_on_from_is_in_its_row_of_the_table() -> None:
+    def report(step: int) -> dict[str, object]:
+        return {"step": step, "progress": step / 100, "metrics": {"validation.accuracy": step / 100}}
+
+    def legs(*steps: int, **other: object) -> dict[str, object]:
+        return {"reports": [report(step) for step in steps], "seconds": 1.5, "device_seconds": 1.5, **other}
+
+    begun = [planned("c"), came("c", "running", 0.25, **legs(10, 25))]
+    ended = [planned("c", 2), came("c", "ok", 1.0, attempt=2, **legs(50, 100))]
+    (lost,) = record_of([*begun, *ended]).finished
+    assert [each["step"] for each in lost.reports] == [10, 25, 50, 100]
+    assert lost.total("seconds") == 3.0, "no other row of the table tells what the lost lane took"
+    failed, again = record_of([*begun, came("c", "timed_out", 0.4, **legs(40)), *ended]).finished
+    assert ([each["step"] for each in failed.reports], failed.total("seconds")) == ([10, 25, 40], 3.0)
+    assert ([each["step"] for each in again.reports], again.total("seconds")) == ([10, 25, 40, 50, 100], 1.5)
+    (anew,) = record_of([*begun, planned("c", 2), came("c", "ok", 1.0, attempt=2, **legs(10, 25, 50, 100))]).finished
+    assert [each["step"] for each in anew.reports] == [10, 25, 50, 100], "its checkpoint was lost"
+
+
 def test_cells_keep_the_order_of_the_plan_and_the_first_word_about_them() -> None:
     record = record_of([planned("b", arm="y", number=1), planned("a", arm="x"), planned("b", arm="y", number=9), planned("c", arm="y")])
     assert list(record.cells) == ["b", "a", "c"]

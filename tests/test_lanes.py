@@ -18,7 +18,7 @@ from orchestrator import table
 from orchestrator.cluster import connected
 from orchestrator.command import Command
 from orchestrator.driver import Launch, Outcome, drive
-from orchestrator.errors import LaneError
+from orchestrator.errors import Hopeless, LaneError
 from orchestrator.events import Event
 from orchestrator.journal import Journal
 from orchestrator.reading import study_of
@@ -28,6 +28,7 @@ from orchestrator.tune import Lanes, execute, process_resources
 from tests.fake_tpus import Noting
 from tests.synthetic import Synthetic, napping
 from trainables.loop import never
+from trainables.runner import Runner
 from trainables.status import PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
 
@@ -199,6 +200,34 @@ def test_a_lane_whose_process_does_not_even_end_itself_is_ended_by_the_driver(ti
     assert sweep.is_done
     assert sweep.counts()["failed"] == 0
     assert not Path(f"/proc/{(tmp_path / 'hung').read_text()}").exists(), "a stopped process is gone, too"
+
+
+SECRET = "hf_" + "Kd7Qm2Zx9Lw4"
+
+
+class Leaking:
+    """Fails with a secret in its message that only the lane's own process knows."""
+
+    def __init__(self, store: str, workers: int) -> None:
+        os.environ["HF_TOKEN"] = SECRET
+        self._runner = Runner(store, "cpu", workers)
+        setattr(self._runner, "_fresh", self._fails)  # noqa: B010 # a method of its class to mypy
+
+    def _fails(self, trial: object) -> None:
+        raise RuntimeError(f"401 for https://user:{SECRET}@hub.example/{SECRET}")
+
+    def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
+        return self._runner.run(leg, halt)
+
+
+def test_what_only_a_lane_knows_for_a_secret_does_not_leave_it(tiny_study_text: str, tmp_path: Path) -> None:
+    launch = Launch(make_runner=functools.partial(Leaking, str(tmp_path / "store")))
+    with pytest.raises(Hopeless, match=r"^2 trainings failed, and no student got anywhere.*: 2 x RuntimeError: 401 for https://"):
+        run(tiny_study_text, tmp_path, launch, "run.lanes=1", "run.workers=0", "run.give_up_after=2")
+    assert "HF_TOKEN" not in os.environ, "the driver does not know it"
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert b"401 for https://" in written
+    assert SECRET.encode() not in written
 
 
 def stillborn(workers: int) -> Synthetic:

@@ -15,7 +15,8 @@ from trainables.batches import Resident, resident
 from trainables.device import Cpu
 from trainables.loop import Halted, Training
 from trainables.methods.cskd import CSKD
-from trainables.network import Network
+from trainables.models.cnn import CNN
+from trainables.network import Network, outputs_of
 from trainables.pixels import Pictures, in_turn, ready
 from trainables.source import Scaling
 from trainables.teachers import FrozenTeacher
@@ -38,6 +39,18 @@ def test_pixels_are_scaled_by_channel_when_a_batch_is_made():
         (batch,) = in_turn(found, [rows % 20])
         assert torch.equal(batch, ready(found, rows % 20))
     assert data.shape == (3, 8, 8)
+
+
+def test_batches_lie_as_the_device_wants_them_and_maps_in_the_order_of_their_axes():
+    data = loaded()
+    batch = ready(data.inputs, torch.arange(5))
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    network = CNN(width=4).build(data.shape, 3)
+    found = outputs_of(network, batch, ("first",)).features["first"]
+    assert network(batch, (network.stages[0],)).features[network.stages[0]].is_contiguous(memory_format=torch.channels_last)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, outputs_of(network, batch.contiguous(), ("first",)).features["first"])
 
 
 def test_they_stay_uint8_and_one_copy():

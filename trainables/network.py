@@ -57,4 +57,5 @@ def outputs_of(network: Network, inputs: Tensor, features: Sequence[str] = (), p
     wanted = tuple(dict.fromkeys(stages.values()))
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=precision != FLOAT32):
         found: Outputs = network(inputs, wanted)
-    return Outputs(found.logits.float(), {name: found.features[stage].float() for name, stage in stages.items()})
+    # In the order of their axes, however the network computed them: what is drawn "like" a map is drawn in the order of its memory.
+    return Outputs(found.logits.float(), {name: found.features[stage].float().contiguous() for name, stage in stages.items()})

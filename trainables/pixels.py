@@ -60,7 +60,7 @@ class Pictures:
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 255] -> float32, by the channel's mean and standard deviation."""
-        return (pixels.float() / 255.0 - self._mean) / self._std
+        return ((pixels.float() / 255.0 - self._mean) / self._std).contiguous(memory_format=self._device.picture_format)
 
 
 Inputs: TypeAlias = Tensor | Pictures

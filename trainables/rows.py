@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 RESIDENT_GIB = "KDSWEEP_RESIDENT_GIB"
-"""Environment variable: how many GiB of pictures a process may hold, as they are stored. Sets of Rows above it are read along the
-way, smaller ones once; but on a processor those that lie in a mapped file are never copied. 0 reads all of them along the way."""
+"""Environment variable: up to how many GiB, as they are stored, the pictures of one block are held on the device (a process keeps four
+blocks). Sets of Rows above it are read along the way, smaller ones once; but on a processor those that lie in a mapped file are
+never copied. 0 reads all of them along the way."""
 _DEFAULT_GIB = 4.0
 _THREADS = 8
 _WAITING_BYTES = 2**28
@@ -86,7 +87,7 @@ class Chosen(Rows):
 
 
 def resident_bytes() -> int:
-    """How many bytes of pictures this process may hold. ValueError if the environment says something else than a number."""
+    """How many bytes the pictures of a block may have to be held on the device. ValueError if the environment says something else than a number."""
     given = os.environ.get(RESIDENT_GIB, "")
     try:
         bound = float(given) if given else _DEFAULT_GIB

@@ -127,6 +127,9 @@ def run(
     asynchronous: Annotated[
         bool, typer.Option("--async", help="propose and promote on arrival (ASHA): no lane waits, and the order of arrival matters")
     ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="everything end to end in minutes: made-up data, a few steps; its numbers mean nothing")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run what a study still lacks, then write its table and report. Stopped at any point, it goes on from there."""
@@ -134,6 +137,8 @@ def run(
 
     options = {"lane": lane, "topology": topology, "lanes": lanes, "workers": workers, "device": device}
     found = terminal.read(study, set_, storage=storage, wandb=None if wandb is None else wandb.value, **options)
+    if smoke:
+        found = terminal.smoked(study, found, set_, **options)
     terminal.launched(found, Launch(in_process=in_process, address=address, asynchronous=asynchronous), as_json)
 
 

@@ -26,6 +26,7 @@ _NEEDS = {
     "cell_seconds": positive(),
     "give_up_after": whole(0, MANY),
     "training_seconds": positive(),
+    "smoke": Need("true or false", lambda value: isinstance(value, bool)),
 }
 
 

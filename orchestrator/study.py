@@ -205,6 +205,8 @@ class Run:
     """Failures, and not one cell that got anywhere, after which a launch ends; 0: never."""
     training_seconds: float | None = None
     """How long one whole training takes on one lane, for the plan's estimate while nothing has finished that could tell."""
+    smoke: bool = False
+    """Whether this is a run with ``--smoke``, whose numbers mean nothing."""
 
     @property
     def placement(self) -> Placement:

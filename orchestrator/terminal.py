@@ -58,6 +58,16 @@ def read(path: Path, overrides: Sequence[str] | None, **options: Any) -> Study: 
     return read_study(path, overrides or (), options)
 
 
+def smoked(path: Path, study: Study, changes: Sequence[str] | None, **options: Any) -> Study:  # keys of the study's run section
+    """A study made small for ``--smoke``, its made-up data written; see ``orchestrator.smoke``."""
+    from orchestrator import smoke
+    from trainables.synthetic import stand_in, training_rows
+
+    small = smoke.overrides(study, stand_in(study.data), training_rows(study.data))
+    storage = f"{study.run.storage.rstrip('/')}/{smoke.FOLDER}"
+    return read(path, [*(changes or ()), *small], **{**options, "storage": storage, "wandb": Wandb.OFF.value})
+
+
 def folder(study: str, storage: str | None) -> str:
     """The folder of results that a study file, or the folder itself, names."""
     if not study.endswith((".yaml", ".yml")):

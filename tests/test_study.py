@@ -420,7 +420,7 @@ FAULTS: list[tuple[str, str, str]] = [
     ("lower_bound: 0.4", "accuracy_ramp: {knid: step}", "f.yaml:13: arms.slam.accuracy_ramp.knid: needs to be one of kind, start, end, first, every, factor, warmup, but got 'knid'. Did you mean kind?"),
     ("trials: 24", "trial: 24", "f.yaml:16: search.trial: needs to be one of trials, generation, startup, blocks, rungs, keep, sampler, space, but got 'trial'. Did you mean trials?"),
     ("base: slam", "base: slam\n  bas: slam", "f.yaml:35: confirm.bas: needs to be one of base, leave_one_out, against, blocks, add_one_in, one_factor, factorial, path, effect, correlation, but got 'bas'. Did you mean base?"),
-    ("workers: 1", "worker: 1", "f.yaml:38: run.worker: needs to be one of lanes, workers, lane, topology, device, wandb, wandb_project, storage, retries, retry_on, cell_seconds, give_up_after, training_seconds, but got 'worker'. Did you mean workers?"),
+    ("workers: 1", "worker: 1", "f.yaml:38: run.worker: needs to be one of lanes, workers, lane, topology, device, wandb, wandb_project, storage, retries, retry_on, cell_seconds, give_up_after, training_seconds, smoke, but got 'worker'. Did you mean workers?"),
     # missing keys
     ("study: mini\n", "", "f.yaml:1: study: needs a name for the folder of results, but got nothing."),
     ("source: digits, ", "", "f.yaml:5: data.source: needs one of digits, but got nothing."),

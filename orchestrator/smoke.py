@@ -1,0 +1,77 @@
+"""Smoke: a study made so small that it runs end to end in minutes, with its own networks, methods, arms and lanes.
+
+What is changed is said as overrides of the study file, so that the text that is kept with the results is that of the smoke run, and
+`resume`, `status` and `report` need to know nothing of it. Data are made up (``trainables.synthetic``); one epoch, two trials a
+search and two blocks are what is left. No weights are fetched. Results lie in a folder of their own, and their report says first
+that no number in it means anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from orchestrator.placement import ANY
+from orchestrator.study import Arm, Study
+from search_spaces import Value, flat, tunables
+from trainables.network import Family
+from trainables.recipe import Recipe
+
+FOLDER = "smoke"
+"""Below the study's storage."""
+_LENGTHS = ("recipe.epochs", "recipe.batch")
+_BATCHES = 4
+"""Steps that an epoch has at least, where rows are known."""
+_SMALLEST = 16
+
+
+def overrides(study: Study, data: Mapping[str, Value], rows: int | None) -> tuple[str, ...]:
+    """What makes a study small, in the form of ``--set``. Pure.
+
+    Args:
+        study: as it was checked.
+        data: fields of its source, as ``trainables.synthetic.stand_in`` gives them.
+        rows: of its training split, None for what the study has.
+    """
+    return tuple(f"{name}={json.dumps(value)}" for name, value in _changes(study, data, rows))
+
+
+def _changes(study: Study, data: Mapping[str, Value], rows: int | None) -> Iterator[tuple[str, Value | list[int]]]:
+    yield "run.smoke", True
+    yield "run.lane", ANY
+    yield "run.topology", ""
+    yield from ((f"data.{name}", value) for name, value in data.items())
+    yield from _network("teacher", study.teacher.model, study.teacher.recipe, rows)
+    students = {arm.recipe.batch for arm in study.arms.values()}
+    yield from _recipe("student", max(students), rows)
+    for name, arm in study.arms.items():
+        yield from _arm(f"arms.{name}", arm, rows)
+    if study.search is not None:
+        trials = min(study.search.trials, 2)
+        yield from (("search.trials", trials), ("search.generation", trials), ("search.startup", 1), ("search.blocks", 1))
+        for name, space in study.search.spaces.items():
+            searched = [each.name for each in space.parameters if each.name in _LENGTHS]
+            yield from ((f"search.space.{name}.{each}", [1 if each == _LENGTHS[0] else _SMALLEST]) for each in searched)
+    if study.confirm is not None:
+        yield "confirm.blocks", 2
+        if study.confirm.path is not None:
+            yield "confirm.path.blocks", 1
+
+
+def _arm(path: str, arm: Arm, rows: int | None) -> Iterator[tuple[str, Value]]:
+    yield from _network(path, arm.model, arm.recipe, rows)
+    if arm.teacher is not None:
+        yield from _network(f"{path}.teacher", arm.teacher.model, arm.teacher.recipe, rows)
+    # Stages of a method that come before its own training are as long as they say.
+    yield from ((f"{path}.{each.name}", 1) for each in tunables(arm.method) if each.name.endswith("_epochs"))
+
+
+def _network(path: str, model: Family, recipe: Recipe, rows: int | None) -> Iterator[tuple[str, Value]]:
+    yield from _recipe(path, recipe.batch, rows)
+    if flat(model).get("weights"):
+        yield f"{path}.model.weights", ""
+
+
+def _recipe(path: str, batch: int, rows: int | None) -> Iterator[tuple[str, Value]]:
+    yield f"{path}.recipe.epochs", 1
+    yield f"{path}.recipe.batch", batch if rows is None else min(batch, max(_SMALLEST, rows // _BATCHES))

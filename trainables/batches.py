@@ -56,7 +56,6 @@ def resident(splits: Splits, device: Device) -> Resident:
     """
     there = device.torch_device
     is_labelled = torch.arange(len(splits.labels)) < splits.labelled  # (N,)
-    # All of them the same way, decided by their sum: whether a cell opens the test split must not decide how the others are kept.
     given = (splits.inputs, splits.holdout_inputs, splits.test_inputs)
     inputs, holdout, test = inputs_on(given, splits.scaling, device)
     if inputs is None or holdout is None:

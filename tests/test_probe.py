@@ -91,3 +91,30 @@ def test_what_was_not_asked_for_is_kept_back():
     for ask in (lambda: next(probe.train()), lambda: next(probe.passes(2)), probe.head):
         with pytest.raises(ValueError, match="teacher=True"):
             ask()
+
+
+def test_outputs_of_too_many_rows_are_asked_for_batch_by_batch(monkeypatch):
+    _, probe = _probe(Needs(holdout=True, features=("penultimate",), views=("plain", "weak")), dropout=0.5)
+    expected = [list(found) for found in (probe.train(), probe.holdout(), probe.student("train"))]
+    _, fresh = _probe(Needs(holdout=True, features=("penultimate",), views=("plain", "weak")), dropout=0.5)
+    for place in ("trainables.teachers.REMEMBERED_BYTES", "trainables.probe.REMEMBERED_BYTES"):
+        monkeypatch.setattr(place, 20 * 3 * 4 - 1)
+    monkeypatch.setattr("trainables.evaluate._NUMBERS", 2 * 16)  # batches of 16 rows
+    for part, told in zip((fresh.train(), fresh.holdout(), fresh.student("train")), expected, strict=True):
+        batches = list(part)
+        assert [len(batch.row) for batch, _ in batches] == [16] * -(-len(told[0][0].row) // 16)
+        real = torch.cat([batch.weight for batch, _ in batches]) > 0
+        for name in ("row", "label", "is_labelled"):
+            assert torch.equal(torch.cat([getattr(batch, name) for batch, _ in batches])[real], getattr(told[0][0], name))
+        assert float(sum(batch.total for batch, _ in batches)) == len(told[0][0].row)
+        axis = told[0][1].logits.dim() - 2
+        for name in ("logits", "penultimate"):
+            found = torch.cat([outputs.logits if name == "logits" else outputs.features[name] for _, outputs in batches], dim=axis)
+            wanted = told[0][1].logits if name == "logits" else told[0][1].features[name]
+            torch.testing.assert_close(found.index_select(axis, real.nonzero().squeeze(1)), wanted)
+    assert fresh.teacher._known == {}
+    assert fresh.network.training
+    with pytest.raises(
+        ValueError, match=r"Passes need the logits of all training rows to be at most 239 bytes a pass, but got 50 rows of 3"
+    ):
+        next(fresh.passes(2))

@@ -15,7 +15,7 @@ from trainables.batches import Resident, taken
 from trainables.device import Device, seed_of
 from trainables.distiller import Batch, Needs, Outputs
 from trainables.evaluate import outputs_over, padded, rows_at_once
-from trainables.network import Network
+from trainables.network import Network, outputs_of
 from trainables.pixels import Inputs, in_turn
 from trainables.recipe import FLOAT32
 from trainables.teachers import REMEMBERED_BYTES, FrozenTeacher, stacked
@@ -88,8 +88,20 @@ class RowProbe:
 
     def student(self, part: str) -> Iterator[tuple[Batch, Outputs]]:
         inputs, labels = self._part(part)
-        found = outputs_over(self.network, inputs, self.device, self.needs.features, self.precision)
-        yield from _in_order(*labels, found, 1)
+        if 4 * len(inputs) * self.network.head.out_features > REMEMBERED_BYTES:
+            yield from self._asked(inputs, labels, self._says, (PLAIN,))
+        else:
+            found = outputs_over(self.network, inputs, self.device, self.needs.features, self.precision)
+            yield from _in_order(*labels, found, 1)
+
+    @torch.no_grad()
+    def _says(self, inputs: Tensor) -> Outputs:
+        """The student, in evaluation mode."""
+        training = self.network.training
+        self.network.eval()
+        found = outputs_of(self.network, inputs, self.needs.features, self.precision)
+        self.network.train(training)
+        return found
 
     def _part(self, part: str) -> tuple[Inputs, tuple[Tensor, Tensor]]:
         if part != "holdout":

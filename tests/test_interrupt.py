@@ -23,7 +23,8 @@ from tests.synthetic import Synthetic
 LONGER = ["student.recipe.epochs=12", "search.trials=6", "search.generation=3", "confirm.blocks=3"]
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.cluster), signal.SIGKILL])
+@pytest.mark.cluster
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_goes_on_where_it_was(how: signal.Signals, tiny_study_text: str, tmp_path: Path) -> None:
     whole = study_of(tiny_study_text, LONGER, options={"storage": str(tmp_path / "whole")})
     drive(whole, Launch(in_process=True), Console(quiet=True))

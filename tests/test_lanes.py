@@ -117,7 +117,7 @@ def kill_soon(folder: Path, after_rows: int, killed: list[int]) -> threading.Thr
     """Kill whoever wrote the latest of so many rows, once."""
 
     def watch() -> None:
-        for _ in range(600):
+        for _ in range(3000):
             time.sleep(0.1)
             rows = [e for e in Journal(folder / "tiny").read() if e["event"] == "row" and e["where"]]
             if len(rows) >= after_rows:

@@ -155,9 +155,9 @@ def test_of_several_processes_one_makes_it(root):
     lanes = [context.Process(target=_open, args=(root, found)) for _ in range(3)]
     for lane in lanes:
         lane.start()
-    results = [found.get(timeout=60) for _ in lanes]
+    results = [found.get(timeout=30) for _ in lanes]
     for lane in lanes:
-        lane.join(60)
+        lane.join(30)
     assert results == [[0, 1, 2, 3, 4]] * 3
     assert (root / "made").read_text() == "x"
     assert json.loads((root / "five" / "whole.json").read_text()).keys() == {"numbers.npy"}

@@ -175,8 +175,7 @@ class _Stored:
         labels = self._array("labels", 8, self._write_labels, self._source.label, str(self._source.classes))
         if self._is_decoded:
             _ = self._pictures  # before the ids, so that a picture is decoded once
-        kind = "pixels" if self._source.shape.fixed else "files"
-        return Part(self._array("ids", 32, self._write_ids, kind).astype("S32"), labels.astype(np.int64))
+        return Part(self._array("ids", 32, self._write_ids).astype("S32"), labels.astype(np.int64))
 
     @property
     def rows(self) -> Rows:

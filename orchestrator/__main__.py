@@ -86,10 +86,13 @@ def plan(
     effect: Annotated[
         str | None, typer.Option(metavar="SIZE", help="tell the power for this effect: 1.0 (seed sd) or '0.5 points'; as confirm.effect")
     ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0.0, help="of a TPU chip-hour, in any currency: tell the money as well as the hours")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a study comes to: cells, lanes, graphs to compile, time, what is done already, the smallest p; start nothing."""
-    from orchestrator import outline
+    from orchestrator import bill, outline
     from orchestrator.costs import costs
     from orchestrator.driver import folder_of
     from orchestrator.journal import Journal
@@ -105,10 +108,12 @@ def plan(
     counts, spent, finished = outline.outline(found), costs(found, record), len(record.finished)
     power, lines = _power(found, counts, record)
     if as_json:
-        typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power}, indent=2))
+        billed = [asdict(each) for each in bill.bills(found, spent, record, price)]
+        typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power, "bills": billed}, indent=2))
         return
     terminal.warn(found)
-    typer.echo("\n".join([*outline.outline_lines(found, counts, spent, finished), *lines, *outline.standing_lines(found, record)]))
+    told = [*outline.outline_lines(found, counts, spent, finished), *bill.bill_lines(found, spent, record, price), *lines]
+    typer.echo("\n".join([*told, *outline.standing_lines(found, record)]))
 
 
 @app.command()
@@ -270,6 +275,23 @@ def methods(
             typer.echo(f"{entry.name:<12} {entry.summary}")
     else:
         typer.echo("\n".join(catalogue.lines(catalogue.method(name))))
+
+
+@app.command()
+def studies(as_json: Json = False, markdown: Annotated[bool, typer.Option("--markdown", help="print the README's table")] = False) -> None:
+    """List the studies that come with kdsweep: which paper's table each follows, its size, and what it needs."""
+    from orchestrator import shelf
+
+    if markdown:
+        typer.echo("\n".join(shelf.markdown_table()))
+        return
+    found = shelf.entries()
+    if as_json:
+        typer.echo(json.dumps([asdict(entry) for entry in found], indent=2))
+        return
+    for entry in found:
+        of = f"{entry.paper}, {entry.table}{f': {entry.setting}' if entry.setting else ''}" if entry.paper else "no paper's table"
+        typer.echo(f"{entry.command}\n  {of}; {entry.cells:,} cells at most; {'; '.join(entry.needs)}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.events import CONFIRM, SEARCH, Event
 from orchestrator.record import Record
 from orchestrator.study import Arm, Study
-from trainables.rehearsal import SHORT, SURE, WIDE, Conditions, Rehearsal, Stage
+from trainables.rehearsal import BRIEF, SHORT, SURE, WIDE, Conditions, Rehearsal, Stage
 from trainables.trial import Trial
 
 Prove = Callable[[Arm, Arm], "Proof"]
@@ -59,8 +59,9 @@ class Prover:
     """Compares arms of one study. Every arm is rehearsed when it is first asked for, and once under each condition."""
 
     def __init__(self, study: Study, rehearse: Rehearse | None = None) -> None:
-        """``rehearse``: another way to do so, for tests."""
+        """``rehearse``: another way to do so, for tests. In a smoke run a look is all there is, and no arm is refused."""
         self._study = study
+        self._conditions = (BRIEF,) if study.run.smoke else CONDITIONS
         self._rehearse = rehearse
         self._known: dict[tuple[str, Conditions], Rehearsal] = {}
 
@@ -68,15 +69,17 @@ class Prover:
         """Whether an arm is another training than the one it is compared with."""
         pairs: list[tuple[Rehearsal, Rehearsal]] = []
         problem = ""
-        for conditions in CONDITIONS:
+        for conditions in self._conditions:
             pair = self._rehearsal(arm, conditions), self._rehearsal(other, conditions)
             found = difference(*pair)
             if found is not None:
-                return Proof(True, found if conditions is SHORT else f"{conditions.name}: {found}")
+                return Proof(True, found if conditions is self._conditions[0] else f"{conditions.name}: {found}")
             problem = problem or pair[0].problem or pair[1].problem
             pairs.append(pair)
         if problem:
             return Proof(True, f"not shown, since it could not be rehearsed: {problem}")
+        if self._study.run.smoke:
+            return Proof(True, "not told apart in the few steps of a smoke run")
         hidden = hidden_schedules(*pairs[-1])
         if hidden:
             return Proof(True, f"{_listed(hidden)} differs at steps that a rehearsal does not reach; where it does, nothing differs")

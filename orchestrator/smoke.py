@@ -23,6 +23,7 @@ _LENGTHS = ("recipe.epochs", "recipe.batch")
 _BATCHES = 4
 """Steps that an epoch has at least, where rows are known."""
 _SMALLEST = 16
+_RATE = 1e-3
 
 
 def overrides(study: Study, data: Mapping[str, Value], rows: int | None) -> tuple[str, ...]:
@@ -42,8 +43,7 @@ def _changes(study: Study, data: Mapping[str, Value], rows: int | None) -> Itera
     yield "run.topology", ""
     yield from ((f"data.{name}", value) for name, value in data.items())
     yield from _network("teacher", study.teacher.model, study.teacher.recipe, rows)
-    students = {arm.recipe.batch for arm in study.arms.values()}
-    yield from _recipe("student", max(students), rows)
+    yield from _recipe("student", next(iter(study.arms.values())).recipe, rows)
     for name, arm in study.arms.items():
         yield from _arm(f"arms.{name}", arm, rows)
     if study.search is not None:
@@ -67,11 +67,13 @@ def _arm(path: str, arm: Arm, rows: int | None) -> Iterator[tuple[str, Value]]:
 
 
 def _network(path: str, model: Family, recipe: Recipe, rows: int | None) -> Iterator[tuple[str, Value]]:
-    yield from _recipe(path, recipe.batch, rows)
+    yield from _recipe(path, recipe, rows)
     if flat(model).get("weights"):
         yield f"{path}.model.weights", ""
 
 
-def _recipe(path: str, batch: int, rows: int | None) -> Iterator[tuple[str, Value]]:
+def _recipe(path: str, recipe: Recipe, rows: int | None) -> Iterator[tuple[str, Value]]:
     yield f"{path}.recipe.epochs", 1
-    yield f"{path}.recipe.batch", batch if rows is None else min(batch, max(_SMALLEST, rows // _BATCHES))
+    yield f"{path}.recipe.batch", recipe.batch if rows is None else min(recipe.batch, max(_SMALLEST, rows // _BATCHES))
+    # A teacher that is hardly trained is none that a term with a large weight can be compared with: at a paper's rate some diverge.
+    yield f"{path}.recipe.learning_rate", min(recipe.learning_rate, _RATE)

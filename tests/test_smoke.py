@@ -47,6 +47,7 @@ def test_a_study_keeps_its_arms_methods_and_networks_and_loses_its_length(path):
         assert arm.steps == before.steps
         assert arm.recipe.epochs == 1
         assert arm.recipe.batch <= 24
+        assert arm.recipe.learning_rate <= 1e-3
         taught, teacher = arm.taught_by(found), before.taught_by(whole)
         assert taught.recipe.epochs == 1
         assert taught.recipe.batch <= 24

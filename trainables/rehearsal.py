@@ -55,6 +55,8 @@ class Conditions:
 
 SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0)
 """What every arm is rehearsed under."""
+BRIEF = Conditions("in a few steps", rows=16, steps=2, teacher_steps=2, block=0)
+"""What arms of a smoke run are rehearsed under, which only shows that it can be done."""
 SURE = Conditions("with a teacher trained further", rows=64, steps=96, teacher_steps=240, block=1)
 """A part may act only where the teacher is sure, or the student is far."""
 WIDE = Conditions("with more rows", rows=1024, steps=96, teacher_steps=1000, block=2)

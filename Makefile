@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 XLA := .venv-xla
 
-.PHONY: quickstart test test-xla test-cluster soak lint environment
+.PHONY: quickstart test test-slow test-xla test-cluster soak lint environment
 
 quickstart: environment
 	$(BIN)/kdsweep run search_spaces/studies/slam_digits.yaml
@@ -13,6 +13,10 @@ quickstart: environment
 # Two files at a time; a file has its own Ray, and one order.
 test: environment
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# Every study of the package with --smoke: minutes each, an hour or more in all.
+test-slow: environment
+	$(BIN)/python -m pytest -m slow
 
 # torch_xla on its CPU runtime. It needs a torch of its own, hence an environment of its own (8 GB).
 test-xla: $(XLA)/ready

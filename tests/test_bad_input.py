@@ -31,6 +31,8 @@ from orchestrator.table import reports_frame, studies_frame, trials_frame
 from tests.conftest import _TINY
 from tests.mutations import Raw, as_yaml, journals, mutated, places, spelled, values
 
+pytestmark = pytest.mark.slow
+
 SHARES = {
     "studies": 1000,
     "texts": 3000,

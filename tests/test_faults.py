@@ -53,6 +53,8 @@ from trainables.loop import never
 from trainables.store import Store, StoreError
 from trainables.trial import Leg, Report, Row
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 _SEARCH, _CONFIRM, _RUN = (_TINY.index(f"\n{part}:") for part in ("search", "confirm", "run"))
 SEARCH = _TINY[:_CONFIRM] + _TINY[_RUN:]

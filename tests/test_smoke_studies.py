@@ -1,4 +1,4 @@
-"""Every study of the package from end to end, on lanes: made-up data, real networks, every method. Minutes each: make test-slow."""
+"""Every study of the package from end to end, on lanes: made-up data, real networks, every method. Minutes each: make test-smoke."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 STUDIES = sorted((Path(__file__).parent.parent / "search_spaces" / "studies").glob("*.yaml"))
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_runs_from_end_to_end(path, tmp_path):
     pytest.importorskip("datasets")

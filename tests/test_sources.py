@@ -35,6 +35,8 @@ from trainables.folder import load, names
 from trainables.rows import all_of
 from trainables.source import Source
 
+pytestmark = pytest.mark.slow
+
 SETS = [Cifar10, Cifar100, Stl10, TinyImageNet, ImageNet, CelebA, Cub200]
 TRAIN, TEST = 60, 20
 

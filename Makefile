@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 XLA := .venv-xla
 
-.PHONY: quickstart test test-slow test-xla test-cluster soak lint environment
+.PHONY: quickstart test test-slow test-smoke test-xla test-cluster soak lint environment
 
 quickstart: environment
 	$(BIN)/kdsweep run search_spaces/studies/slam_digits.yaml
@@ -14,9 +14,13 @@ quickstart: environment
 test: environment
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Every study of the package with --smoke: minutes each, an hour or more in all.
+# What takes longer: faults that are injected for real, ten thousand generated inputs, data sets in the form that they have on disk.
 test-slow: environment
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
+
+# Every study of the package with --smoke: minutes each, an hour or more in all. One of them: SMOKE='-k peng_wrn40x2'
+test-smoke: environment
+	$(BIN)/python -m pytest -m smoke $(SMOKE)
 
 # torch_xla on its CPU runtime. It needs a torch of its own, hence an environment of its own (8 GB).
 test-xla: $(XLA)/ready

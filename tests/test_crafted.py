@@ -59,6 +59,7 @@ ALLOWED = {
     ("trainables/device.py", "torch.load"): "with weights_only=True, on bytes that begin as a zip file does",
     ("trainables/folder.py", "importlib.import_module"): "of names that are files of three fixed folders",
     ("orchestrator/citations.py", "importlib.import_module"): "of one fixed package, to find where it lies",
+    ("trainables/pretrained.py", "importlib.import_module"): "of one fixed package, which may be missing",
     ("orchestrator/tune.py", "pickle.loads"): "of the error that Ray Tune wrote a moment ago into this launch's own temporary folder",
 }
 

@@ -34,7 +34,6 @@ from search_spaces import Choice, IntUniform, LogUniform, Uniform, flat, tunable
 from trainables import folder
 from trainables.data.digits import Digits
 from trainables.evaluate import measures
-from trainables.folder import name_of, names
 from trainables.methods.slam import SLaM
 from trainables.methods.vanilla import Vanilla
 from trainables.models.mlp import MLP
@@ -114,7 +113,7 @@ def test_a_file_becomes_a_study():
     found = study()
     assert (found.name, found.question, found.seed) == ("mini", "Does it read?", 3)
     assert (found.metric.select, found.metric.report, found.metric.sign) == ("validation.accuracy", "test.accuracy", 1.0)
-    assert (name_of(found.data), flat(found.data)) == ("digits", {"labelled": 60, "validation": 300, "test": 400})
+    assert (folder.name_of(found.data), flat(found.data)) == ("digits", {"labelled": 60, "validation": 300, "test": 400})
     assert found.teacher.model == MLP(width=32, depth=2)
     assert found.teacher.recipe == Recipe("adam", learning_rate=0.01, epochs=60, batch=32)
     assert list(found.arms) == ["slam", "vanilla"]
@@ -172,7 +171,7 @@ def test_what_all_says_need_not_fit_an_arm_that_says_otherwise():
 
 def test_an_arm_of_another_family_starts_from_the_defaults_of_that_family():
     arm = study(edited(("model: {depth: 1}", "model: {family: cnn, width: 4}"))).arms["vanilla"]
-    assert name_of(arm.model) == "cnn"
+    assert folder.name_of(arm.model) == "cnn"
     assert flat(arm.model)["width"] == 4
 
 
@@ -562,7 +561,7 @@ FAULTS: list[tuple[str, str, str]] = [
 def test_a_fault_is_one_exact_line(old, new, lines):
     there = {"FAMILIES": "trainables.models", "SOURCES": "trainables.data"}
     for word, package in there.items():
-        lines = lines.replace(f"one of {word},", f"one of {', '.join(names(package))},")
+        lines = lines.replace(f"one of {word},", f"one of {', '.join(folder.names(package))},")
     assert faults(edited((old, new))) == lines.split("|")
 
 

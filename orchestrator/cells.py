@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.events import Event, Role, cell_event
+from orchestrator.events import Event, Role, cell_event, leg_event
 from orchestrator.plan import Cell
 from orchestrator.tuning import END
 from trainables.status import OK
@@ -77,3 +77,7 @@ class Standing:
             config=cell.trial.config(),
             point=cell.point,
         )
+
+    def handed(self, until: float, lane: str) -> Event:
+        """What the journal says of it when a lane is handed its next leg."""
+        return leg_event(cell=self.cell.id, attempt=self.attempt, until=until, lane=lane)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from orchestrator.command import Command
 from orchestrator.errors import LaneError
-from orchestrator.events import Event, leg_event
+from orchestrator.events import Event
 from orchestrator.sweep import Sweep
 from trainables.status import FAILED, OUT_OF_MEMORY, PREEMPTED, TIMED_OUT
 from trainables.trial import Leg, Row
@@ -172,25 +172,26 @@ class Dispatch:
         for lane, place in lanes.items():
             if lane in culprits:
                 self._bury(place, trace, OUT_OF_MEMORY)
-            elif place.cell is not None:
-                progress = self._sweep.cells[place.cell].progress
-                row = Row(place.cell, PREEMPTED, progress, 0, {}, message="Its lane ended with another whose machine ran out of memory.")
-                self._deliver(self._sweep.give(row))
+            else:
+                self._hand_back(place, "Its lane ended with another whose machine ran out of memory.")
         if not culprits:
             self._count(trace)
 
     def _bury(self, place: _Place, trace: str, status: str = FAILED) -> None:
         if not self._stays(place):
-            if place.cell is not None:
-                progress = self._sweep.cells[place.cell].progress
-                row = Row(place.cell, PREEMPTED, progress, 0, {}, message="The machine that held this cell went away.", trace=trace)
-                self._deliver(self._sweep.give(row))
+            self._hand_back(place, "The machine that held this cell went away.", trace)
             return
         self._count(trace)
         if place.cell is not None:
             # Ray's words on memory begin with what happened, and end with advice.
             why = trace.partition("\n")[0] if status == OUT_OF_MEMORY else _last(trace)
             self._deliver(self._sweep.lost(place.cell, f"The lane that held this cell died: {why}", trace, status))
+
+    def _hand_back(self, place: _Place, message: str, trace: str = "") -> None:
+        """What a lane held that died through no fault of the cell is taken again, as the same attempt."""
+        if place.cell is not None:
+            progress = self._sweep.cells[place.cell].progress
+            self._deliver(self._sweep.give(Row(place.cell, PREEMPTED, progress, 0, {}, message=message, trace=trace)))
 
     def _count(self, trace: str) -> None:
         self._deaths += 1
@@ -242,8 +243,7 @@ class Dispatch:
                 continue
             place.cell = leg.trial.id
             place.deadline = self._clock() + leg.overdue_s + self._slack_s
-            attempt = self._sweep.cells[leg.trial.id].attempt
-            told += [*self._sweep.drain(), leg_event(cell=leg.trial.id, attempt=attempt, until=leg.until, lane=lane)]
+            told += [*self._sweep.drain(), self._sweep.cells[place.cell].handed(leg.until, lane)]
             handed.append((lane, leg))
         self._deliver(told)
         for lane, leg in handed:

@@ -20,7 +20,7 @@ from rich.console import Console
 from orchestrator import mirror, orders, provenance, table, variants
 from orchestrator.command import Command, interruptible, listening
 from orchestrator.errors import Hopeless, Interrupted, LaneError, StorageError, StudyError
-from orchestrator.events import Event, end_event, leg_event, study_event
+from orchestrator.events import Event, end_event, study_event
 from orchestrator.journal import Journal
 from orchestrator.placement import ANY
 from orchestrator.progress import Pace, Progress, clock
@@ -249,7 +249,7 @@ def _in_process(sweep: Sweep, runner: Host, deliver: Callable[[list[Event]], Non
         if leg is None:
             return
         held = leg.trial.id
-        deliver([*sweep.drain(), leg_event(cell=held, attempt=sweep.cells[held].attempt, until=leg.until, lane=_HERE)])
+        deliver([*sweep.drain(), sweep.cells[held].handed(leg.until, _HERE)])
         with _stored():
             row = runner.run(leg, command.is_cancelled)
         deliver(sweep.give(row))

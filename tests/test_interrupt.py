@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,22 @@ from tests.synthetic import Synthetic
 LONGER = ["student.recipe.epochs=12", "search.trials=6", "search.generation=3", "confirm.blocks=3"]
 
 
+@contextlib.contextmanager
+def at_work(command: list[str], folder: Path, event: str, count: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver whose journal has so many events of a kind, or which ended before; what it says is in the file "out"."""
+    with (folder / "out").open("wb") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    try:
+        for _ in range(1200):
+            found = [e for e in Journal(folder / "parts/tiny").read() if e["event"] == event]
+            if len(found) >= count or running.poll() is not None:
+                break
+            time.sleep(0.1)
+        yield running
+    finally:
+        running.kill()
+
+
 @pytest.mark.cluster
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_goes_on_where_it_was(how: signal.Signals, tiny_study_text: str, tmp_path: Path) -> None:
@@ -32,18 +49,9 @@ def test_a_stopped_command_goes_on_where_it_was(how: signal.Signals, tiny_study_
     overrides = [part for setting in LONGER for part in ("--set", setting)]
     command = [sys.executable, "-m", "orchestrator", "run", str(tmp_path / "tiny.yaml"), *overrides]
     command += ["--storage", str(tmp_path / "parts"), "--lanes", "2", "--workers", "0"]
-    with (tmp_path / "out").open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        for _ in range(1200):
-            rows = [e for e in Journal(tmp_path / "parts/tiny").read() if e["event"] == "row"]
-            if len(rows) >= 4 or running.poll() is not None:
-                break
-            time.sleep(0.1)
+    with at_work(command, tmp_path, "row", 4) as running:
         running.send_signal(how)
         code = running.wait(60)
-    finally:
-        running.kill()
     said = (tmp_path / "out").read_text()
     journal = Journal(tmp_path / "parts/tiny").read()
     if how == signal.SIGINT:
@@ -69,21 +77,13 @@ def test_a_stopped_command_goes_on_where_it_was(how: signal.Signals, tiny_study_
 def test_ctrl_c_twice_ends_lanes_that_hear_nothing(tiny_study_text: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(tiny_study_text)
     command = [sys.executable, "-c", DEAF, str(tmp_path / "tiny.yaml"), str(tmp_path / "parts")]
-    with (tmp_path / "out").open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        for _ in range(1200):
-            if any(event["event"] == "leg" for event in Journal(tmp_path / "parts/tiny").read()) or running.poll() is not None:
-                break
-            time.sleep(0.1)
+    with at_work(command, tmp_path, "leg", 1) as running:
         time.sleep(2.0)
         running.send_signal(signal.SIGINT)
         time.sleep(3.0)
         assert running.poll() is None, "it waits for what is in flight"
         running.send_signal(signal.SIGINT)
         code = running.wait(40)
-    finally:
-        running.kill()
     said = (tmp_path / "out").read_text()
     assert code == 4, said
     journal = Journal(tmp_path / "parts/tiny").read()
@@ -180,19 +180,10 @@ def test_a_driver_whose_ray_loses_its_head_ends_with_the_reason_and_everything_k
     study = study_of(tiny_study_text, [], options={"storage": str(tmp_path / "parts"), "lanes": 1, "workers": 0})
     (tmp_path / "tiny.yaml").write_text(tiny_study_text)
     command = [sys.executable, "-c", HEADLESS, str(tmp_path / "tiny.yaml"), str(tmp_path / "parts")]
-    with (tmp_path / "out").open("wb") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-    try:
-        for _ in range(1200):
-            rows = [e for e in Journal(tmp_path / "parts/tiny").read() if e["event"] == "row"]
-            if len(rows) >= 4 or running.poll() is not None:
-                break
-            time.sleep(0.1)
+    with at_work(command, tmp_path, "row", 4) as running:
         assert running.poll() is None, (tmp_path / "out").read_text()
         os.kill(head_of(running.pid), signal.SIGKILL)
         code = running.wait(50)
-    finally:
-        running.kill()
     said = (tmp_path / "out").read_text()
     assert code == 3, said
     assert "has not answered for 2 seconds" in said

@@ -8,8 +8,8 @@ The rule. Two arms are different where they train on other rows, for another num
 learning rate: that needs no rehearsal. Otherwise they are different where the number of their parameters differs, or the
 rehearsed student, in a single bit. Arms that are equal in a first rehearsal are rehearsed again with a teacher trained further,
 then with more rows, each with further seeds, since a part may act only where a teacher is sure, or on few rows; only what is
-equal in all of them is a no-op. What cannot be rehearsed, or has a schedule that differs only at steps which no rehearsal
-reaches, is not refused. A loss that reads differently but trains the same student, bit for bit, makes no difference.
+equal in all of them is a no-op. In these longer ones small networks stand in for large ones. What cannot be rehearsed, or has a
+schedule that differs only at steps which no rehearsal reaches, is not refused. A loss that reads differently but trains the same student, bit for bit, makes no difference.
 """
 
 from __future__ import annotations
@@ -68,16 +68,15 @@ class Prover:
     def prove(self, arm: Arm, other: Arm) -> Proof:
         """Whether an arm is another training than the one it is compared with."""
         pairs: list[tuple[Rehearsal, Rehearsal]] = []
-        problem = ""
         for conditions in self._conditions:
             pair = self._rehearsal(arm, conditions), self._rehearsal(other, conditions)
             found = difference(*pair)
             if found is not None:
-                return Proof(True, found if conditions is self._conditions[0] else f"{conditions.name}: {found}")
-            problem = problem or pair[0].problem or pair[1].problem
+                return Proof(True, found if conditions is self._conditions[0] else f"{_told(conditions, pair)}: {found}")
+            problem = pair[0].problem or pair[1].problem
+            if problem:
+                return Proof(True, f"not shown, since it could not be rehearsed: {problem}")
             pairs.append(pair)
-        if problem:
-            return Proof(True, f"not shown, since it could not be rehearsed: {problem}")
         if self._study.run.smoke:
             return Proof(True, "not told apart in the few steps of a smoke run")
         hidden = hidden_schedules(*pairs[-1])
@@ -126,13 +125,14 @@ def difference(first: Rehearsal, second: Rehearsal) -> str | None:
     if first.rates != second.rates:
         found.append("another learning rate")
     if first.problem or second.problem:
+        # What went wrong later takes nothing back of a first step.
+        if first.losses and second.losses and first.gradient != second.gradient:
+            found.append(_first_step(first, second))
         return "; ".join(found) or None
     if not found and first.parameters == second.parameters and first.outcome == second.outcome:
         return None
-    if first.loss != second.loss:
-        found.append("step-0 loss {} against {}".format(*told_apart(first.loss, second.loss)))
-    elif first.gradient != second.gradient:
-        found.append("the same step-0 loss, its gradient's norm {} against {}".format(*told_apart(first.gradient, second.gradient)))
+    if first.loss != second.loss or first.gradient != second.gradient:
+        found.append(_first_step(first, second))
     elif first.outcome != second.outcome:
         found.append(f"the same step-0 loss and gradient, {_apart_from(first, second)}")
     more = sum(first.parameters.values()) - sum(second.parameters.values())
@@ -163,14 +163,25 @@ def told_apart(first: float, second: float) -> tuple[str, str]:
     return f"{first:.17g}", f"{second:.17g}"
 
 
+def _first_step(first: Rehearsal, second: Rehearsal) -> str:
+    if first.loss != second.loss:
+        return "step-0 loss {} against {}".format(*told_apart(first.loss, second.loss))
+    return "the same step-0 loss, its gradient's norm {} against {}".format(*told_apart(first.gradient, second.gradient))
+
+
 def _apart_from(first: Rehearsal, second: Rehearsal) -> str:
     moments = [mine[0] for mine, other in zip(first.losses, second.losses, strict=False) if mine != other]
     return f"apart by {moments[0]:.0%} of the training" if moments else "apart in the trained student alone"
 
 
+def _told(conditions: Conditions, pair: tuple[Rehearsal, Rehearsal]) -> str:
+    """Under what conditions two trainings were rehearsed, in a sentence."""
+    return f"{conditions.name} (small networks in place of its own)" if pair[0].stood_in else conditions.name
+
+
 def _refusal(pairs: Sequence[tuple[Rehearsal, Rehearsal]], settings: Sequence[str]) -> str:
     first, second = pairs[0]
-    further = [f"{pair[0].rehearsed} {conditions.name}" for conditions, pair in zip(CONDITIONS, pairs, strict=True)][1:]
+    further = [f"{pair[0].rehearsed} {_told(conditions, pair)}" for conditions, pair in zip(CONDITIONS, pairs, strict=True)][1:]
     said = f"a no-op: the two trainings are bit for bit the same over {_listed([f'{first.rehearsed} rehearsed steps', *further])}"
     if first.loss != second.loss:
         said += ", though the step-0 loss reads {} against {}".format(*told_apart(first.loss, second.loss))

@@ -150,6 +150,22 @@ def test_a_loss_that_only_reads_differently_is_told(study: Study, arm: Arm) -> N
     assert "though the step-0 loss reads 3.5 against 2.25" in found.reason
 
 
+def test_a_first_step_that_differs_counts_where_a_later_one_went_wrong() -> None:
+    broken = replace(PLAIN, problem="Diverged: no", outcome="", parameters={})
+    assert difference(replace(broken, gradient=0.25), broken) == "the same step-0 loss, its gradient's norm 0.25 against 0.5"
+    assert difference(replace(broken, gradient=0.25), PLAIN) is not None
+    assert difference(replace(broken, losses=()), PLAIN) is None
+
+
+def test_who_stood_in_is_told(study: Study, arm: Arm) -> None:
+    stood = {f"{t}_{number}": replace(PLAIN, stood_in=True) for t in (2, 4) for number in (1, 2)}
+    found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
+    assert "24 with a teacher trained further (small networks in place of its own) and 24 with more rows (small" in found.reason
+    stood["2_1"] = replace(stood["2_1"], outcome="x")
+    found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
+    assert found.reason.startswith("with a teacher trained further (small networks in place of its own): the same step-0 loss")
+
+
 def test_what_cannot_be_rehearsed_is_not_refused(study: Study, arm: Arm) -> None:
     script = Scripted(**{"2_1": replace(PLAIN, problem="ValueError: no room", outcome="", losses=(), parameters={})})
     found = Prover(study, script).prove(arm.changed({"method.temperature": 2.0}), arm)

@@ -10,15 +10,19 @@ import pytest
 import torch
 
 from search_spaces import Schedule
+from tests.small_pictures import Photos
 from tests.small_trials import TEACHER, Blobs, Plain, Toy, student_trial
 from trainables.data.digits import Digits
 from trainables.methods.kd import KD
 from trainables.methods.lskd import LSKD
 from trainables.methods.selfdistillation import SelfDistillation
 from trainables.methods.slam import SLaM
+from trainables.models.mlp import MLP
+from trainables.models.resnet import ResNet
 from trainables.recipe import Recipe
-from trainables.rehearsal import SHORT, SURE, WIDE, Rehearsal, Stage
+from trainables.rehearsal import SHORT, SURE, WIDE, Conditions, Rehearsal, Stage
 from trainables.source import Splits
+from trainables.standin import StandIn
 from trainables.trial import Block, Teacher, Trial
 
 RECIPE = Recipe(learning_rate=0.1, batch=16, epochs=5)
@@ -192,6 +196,83 @@ def test_a_training_that_cannot_be_is_told_as_a_problem() -> None:
     assert "something else" in found.problem
     assert found.outcome == ""
     assert found.steps == 20
+
+
+def test_what_the_first_step_told_stays_known_where_a_later_one_goes_wrong() -> None:
+    found = Stage().rehearse(student_trial(KD(), replace(RECIPE, learning_rate=1e20)))
+    assert found.problem.startswith("Diverged")
+    assert found.loss == of(student_trial(KD())).loss
+    assert found.gradient > 0
+    assert found.outcome == ""
+
+
+# -- large networks
+
+
+LARGE = replace(student_trial(KD()), data=Photos(), model=ResNet(depth=8))
+"""25 million operations a row at 32x32, 1.5 at the pictures' 8x8."""
+
+
+@pytest.fixture
+def _wide_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.rehearsal._LARGE", 1e6)
+
+
+@pytest.mark.usefixtures("_wide_pictures")
+@pytest.mark.parametrize("conditions", [SURE, WIDE], ids=lambda each: each.name)
+def test_a_small_network_stands_in_for_a_large_one_where_it_takes_long(conditions: Conditions) -> None:
+    own, stood = (Stage().rehearse(LARGE, each) for each in (SHORT, conditions))
+    assert (own.problem, stood.problem) == ("", "")
+    assert (own.stood_in, stood.stood_in) == (False, True)
+    counts = [sum(p.numel() for p in model.build((3, 8, 8), 3).parameters()) for model in (LARGE.model, STAND_IN)]
+    assert [each.parameters["student"] for each in (own, stood)] == counts
+    # What the training in full is does not depend on who stands in.
+    assert (own.rows, own.steps, own.batch, own.rates) == (stood.rows, stood.steps, stood.batch, stood.rates)
+
+
+STAND_IN = StandIn(("layer1", "layer2", "layer3"), 0.0)
+
+
+@pytest.mark.usefixtures("_wide_pictures")
+def test_a_small_student_of_a_large_teacher_is_rehearsed_with_stand_ins_too() -> None:
+    assert LARGE.teacher is not None
+    trial = replace(LARGE, model=MLP(width=6, depth=1), teacher=replace(LARGE.teacher, model=ResNet(depth=8)))
+    assert Stage().rehearse(trial, SURE).stood_in
+    assert not Stage().rehearse(replace(trial, teacher=LARGE.teacher), SURE).stood_in
+
+
+def test_small_networks_are_rehearsed_themselves() -> None:
+    assert not any(Stage().rehearse(student_trial(KD()), conditions).stood_in for conditions in (SHORT, SURE))
+
+
+@pytest.mark.usefixtures("_wide_pictures")
+def test_a_stand_in_tells_a_part_that_acts_from_one_that_does_not() -> None:
+    acts, idle = (
+        [Stage().rehearse(replace(LARGE, method=KD(soft_weight=weight, truth_weight=1.0, temperature=t)), SURE) for t in (2.0, 4.0)]
+        for weight in (1.0, 0.0)
+    )
+    assert acts[0].outcome != acts[1].outcome
+    assert idle[0].outcome == idle[1].outcome
+
+
+@dataclass(frozen=True)
+class Gone(Blobs):
+    """Data that are not on this machine."""
+
+    def load(self, split: int, opens_test: bool) -> Splits:
+        ASKED.append(split)
+        raise OSError("no such folder")
+
+
+ASKED: list[int] = []
+
+
+def test_data_that_are_not_there_are_told_and_asked_for_once() -> None:
+    ASKED.clear()
+    stage = Stage()
+    found = [stage.rehearse(replace(student_trial(KD()), data=Gone()), conditions) for conditions in (SHORT, SURE)]
+    assert [each.problem for each in found] == ["OSError: no such folder"] * 2
+    assert len(ASKED) == 1
 
 
 def test_a_training_that_diverges_is_told_as_a_problem() -> None:

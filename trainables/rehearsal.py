@@ -3,6 +3,9 @@
 It has the trial's own data source, networks, method and teacher, but few rows and few steps; progress still runs from 0 to
 1, so whatever a schedule does late is done here too. It is deterministic, runs on the CPU and never opens the test split.
 
+Large networks are rehearsed for a few steps on small inputs, and in whatever takes longer than that small networks with the same
+stages stand in for them (``trainables.standin``): what a part of a method makes of logits and maps shows on those of any network.
+
 What a miniature cannot show is told beside it, from the training in full: the rows, how many steps of how many rows, the
 learning rate and the method's levels at every step. What is shortened of whatever the training needs (its teacher, networks
 that its method looks at, earlier students of its chain) goes into the order in which that sees its rows: so a teacher that
@@ -13,21 +16,28 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces import Schedule
 from trainables.batches import Order, Resident, resident
 from trainables.device import Cpu, seed_of
 from trainables.loop import Training
+from trainables.network import Family
 from trainables.rows import Rows
 from trainables.source import Source, Splits
+from trainables.standin import StandIn
 from trainables.step import float_table
 from trainables.teachers import FrozenTeacher
-from trainables.trial import Trial
+from trainables.trial import Report, Trial
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
 _STEPS_PER_EPOCH = 8
 """Several epochs, so that what a method does anew in each is done."""
@@ -35,6 +45,10 @@ _MOST_STEPS = 4096
 """Of a training in full at whose levels one looks; of a longer one, so many of them, evenly spaced."""
 _MOST_PICTURES = 1024
 """Of those that are read when they are needed."""
+_LARGE = 8e6
+"""Floating-point operations (two for a multiplication and an addition) from which on a network is large: of one row, forward."""
+_SIDE, _SIDE_OF_STAND_IN, _TOKENS = 64, 32, 32
+"""What large networks see: so many pixels of each side of a picture at most, evenly spaced, and the first so many tokens of a text."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +65,13 @@ class Conditions:
     """Most steps of whatever it needs: its teacher, and other networks."""
     block: int
     """Index of the tuning block whose seeds it has."""
+    rows_of_large: int | None = None
+    """Most rows where a network is large; None: a small one stands in, with as many rows as any."""
 
 
-SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0)
+SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0, rows_of_large=16)
 """What every arm is rehearsed under."""
-BRIEF = Conditions("in a few steps", rows=16, steps=2, teacher_steps=2, block=0)
+BRIEF = Conditions("in a few steps", rows=16, steps=2, teacher_steps=2, block=0, rows_of_large=16)
 """What arms of a smoke run are rehearsed under, which only shows that it can be done."""
 SURE = Conditions("with a teacher trained further", rows=64, steps=96, teacher_steps=240, block=1)
 """A part may act only where the teacher is sure, or the student is far."""
@@ -79,6 +95,8 @@ class Rehearsal:
     """Digest of each traced field of the methods at every step of the training in full."""
     seen: Mapping[str, str]
     """The same at every step of the rehearsal."""
+    stood_in: bool = False
+    """Whether small networks stood in for its own."""
     rehearsed: int = 0
     """Steps of the rehearsal that were done."""
     parameters: Mapping[str, float] = field(default_factory=dict)
@@ -100,6 +118,20 @@ class Rehearsal:
         return self.losses[0][1] if self.losses else math.nan
 
 
+UNKNOWN = Rehearsal(rows="", steps=0, batch=0, rates="", levels={}, seen={})
+"""Before anything is known."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What of the data a rehearsal sees."""
+
+    rows: int
+    side: int | None = None
+    """Of pictures, at most; None: as they are, and so are texts."""
+    stands_in: bool = False
+
+
 class Stage:
     """Where trainings are rehearsed. Keeps splits and teachers, which arms share; rehearsals leave nothing behind."""
 
@@ -107,101 +139,115 @@ class Stage:
         self._device = Cpu()
         self._device.settle()
         self._splits: dict[tuple[Source, int], tuple[Splits, str]] = {}
-        self._parts: dict[tuple[Source, int, int], Resident] = {}
-        self._networks: dict[tuple[str, Conditions], FrozenTeacher] = {}
+        self._parts: dict[tuple[Source, int, _Scale], Resident] = {}
+        self._costs: dict[tuple[Family, Source], tuple[float, StandIn]] = {}
+        self._networks: dict[tuple[str, Conditions, _Scale], FrozenTeacher] = {}
+        self._failed: dict[object, Exception] = {}
 
     def rehearse(self, trial: Trial, conditions: Conditions = SHORT) -> Rehearsal:
         """A miniature of the trial, which may be of any block. What goes wrong is told in ``problem``."""
-        splits, rows = self._loaded(trial)
-        order = Order(len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
-        short = self._shortened(trial, conditions, conditions.steps)
-        found = Rehearsal(
-            rows=rows,
-            steps=order.steps,
-            batch=order.length,
-            rates=_digest_of_rates(trial, order.steps),
-            levels=_levels(trial, order.steps),
-            seen=_levels(trial, self._order(short, conditions).steps),
-        )
+        found = UNKNOWN
         try:
-            return self._played(found, short, trial, conditions)
+            splits, rows = self._loaded(trial)
+            order = Order(len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
+            found = replace(
+                found,
+                rows=rows,
+                steps=order.steps,
+                batch=order.length,
+                rates=_digest_of_rates(trial, order.steps),
+                levels=_levels(trial, order.steps),
+            )
+            scale = self._scale(trial, conditions)
+            short = self._shortened(trial, scale, conditions.steps)
+            seen = Order(len(self._data(trial, scale).inputs), short.recipe.batch, short.recipe.epochs, 0)
+            found = replace(found, stood_in=scale.stands_in, seen=_levels(trial, seen.steps))
+            training = self._training(short, trial, conditions, scale)
+            first = training.advance(1 / training.order.steps)
+            found = _opened(found, training, first)
+            return _ended(found, training, [*first, *training.advance(1.0)])
         except Exception as error:  # noqa: BLE001 # whatever a training can raise: the real one will tell the same, in its row
             return replace(found, problem=f"{type(error).__name__}: {error}")
 
-    def _played(self, found: Rehearsal, short: Trial, trial: Trial, conditions: Conditions) -> Rehearsal:
-        training = self._training(short, trial, conditions)
-        reports = list(training.advance(1 / training.order.steps))
-        learned = [*training.student.parameters(), *training.state.parameters()]
-        gradient = math.sqrt(math.fsum(float(p.grad.double().square().sum()) for p in learned if p.grad is not None))
-        reports += training.advance(1.0)
-        first, last = reports[0].metrics, reports[-1].metrics
-        said = repr(last["validation.nll"]).encode()  # not by the student alone, where the method has a classifier of its own
-        return replace(
-            found,
-            rehearsed=training.steps,
-            parameters={role: last[f"parameters.{role}"] for role in ("student", "method")},
-            terms={
-                name.removeprefix("train."): value for name, value in first.items() if name.startswith("train.") and name != "train.loss"
-            },
-            gradient=gradient,
-            losses=tuple((report.progress, report.metrics["train.loss"]) for report in reports),
-            outcome=_digest([*_bytes(training.student), said]),
-        )
+    def _scale(self, trial: Trial, conditions: Conditions) -> _Scale:
+        """How large the rows of a rehearsal are, and how many there are."""
+        by = trial.first_teacher
+        if not any(self._cost(model, trial)[0] >= _LARGE for model in (trial.model, *([by.model] if by else []))):
+            return _Scale(conditions.rows)
+        if conditions.rows_of_large is None:
+            return _Scale(conditions.rows, _SIDE_OF_STAND_IN, stands_in=True)
+        return _Scale(conditions.rows_of_large, _SIDE)
 
-    def _training(self, short: Trial, trial: Trial, conditions: Conditions) -> Training:
+    def _cost(self, model: Family, trial: Trial) -> tuple[float, StandIn]:
+        """Floating-point operations of a network for one row as large networks see it, and what would stand in for it."""
+        return self._once(self._costs, (model, trial.data), (model, trial.data), lambda: self._counted(model, trial))
+
+    def _counted(self, model: Family, trial: Trial) -> tuple[float, StandIn]:
+        splits, _ = self._loaded(trial)
+        some = _smaller(_picked(splits.holdout_inputs, torch.zeros(1, dtype=torch.int64)), _SIDE)
+        with self._device.generators_kept():
+            network = model.build(tuple(some.shape[1:]), splits.classes).eval()
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            network(some if some.dtype == torch.int64 else some.float())
+        return counted.get_total_flops(), StandIn.of(network)
+
+    def _training(self, short: Trial, trial: Trial, conditions: Conditions, scale: _Scale) -> Training:
         by = trial.teacher_trial
-        others = {name: self._network(other, conditions) for name, other in trial.others.items()}
-        return Training(short, self._data(trial, conditions), None if by is None else self._network(by, conditions), self._device, others)
+        others = {name: self._network(other, conditions, scale) for name, other in trial.others.items()}
+        teacher = None if by is None else self._network(by, conditions, scale)
+        return Training(short, self._data(trial, scale), teacher, self._device, others)
 
-    def _network(self, trial: Trial, conditions: Conditions) -> FrozenTeacher:
+    def _network(self, trial: Trial, conditions: Conditions, scale: _Scale) -> FrozenTeacher:
         """The network that a trial which others need ends with, in miniature too."""
-        key = trial.id, conditions
+        key = trial.id, conditions, scale
         if key not in self._networks:
             splits, _ = self._loaded(trial)
             order = Order(splits.labelled if trial.method is None else len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
-            short = self._shortened(trial, conditions, min(conditions.teacher_steps, order.steps))
+            short = self._shortened(trial, scale, min(conditions.teacher_steps, order.steps))
             lost = f"{order.steps}/{order.length}/{_digest_of_rates(trial, order.steps)}"
             seed = seed_of("rehearsal", trial.block.order, lost)
-            training = self._training(replace(short, block=replace(short.block, order=seed)), trial, conditions)
+            training = self._training(replace(short, block=replace(short.block, order=seed)), trial, conditions, scale)
             training.advance(1.0)
             self._networks[key] = FrozenTeacher(training.student, self._device, trial.recipe.precision)
         return self._networks[key]
 
-    def _shortened(self, trial: Trial, conditions: Conditions, steps: int) -> Trial:
+    def _shortened(self, trial: Trial, scale: _Scale, steps: int) -> Trial:
         """The trial with whole epochs that come to about so many steps, and to one at least."""
-        data = self._data(trial, conditions)
+        data = self._data(trial, scale)
         rows = data.labelled if trial.method is None else len(data.inputs)
         # A batch of one row has no statistics, which some networks need.
         batch = max(2, -(-rows // _STEPS_PER_EPOCH))
         epochs = max(1, round(steps / Order(rows, batch, 1, 0).steps_per_epoch))
-        return replace(trial, recipe=replace(trial.recipe, batch=batch, epochs=epochs), opens_test=False)
-
-    def _order(self, short: Trial, conditions: Conditions) -> Order:
-        return Order(len(self._data(short, conditions).inputs), short.recipe.batch, short.recipe.epochs, 0)
+        model = self._cost(trial.model, trial)[1] if scale.stands_in else trial.model
+        return replace(trial, model=model, recipe=replace(trial.recipe, batch=batch, epochs=epochs), opens_test=False)
 
     def _loaded(self, trial: Trial) -> tuple[Splits, str]:
-        key = trial.data, trial.block.split
-        if key not in self._splits:
-            splits = trial.data.load(trial.block.split, opens_test=False)
-            inputs = splits.inputs
-            told = f"{splits.labelled}/{len(inputs)}/{tuple(inputs.shape)}/{splits.classes}/{splits.scaling}/{splits.augmentation}"
-            seen = inputs if isinstance(inputs, Tensor) else inputs.fetch(_spaced(0, len(inputs), _MOST_PICTURES))
-            labels = splits.labels[: splits.labelled]  # of the rows behind A nothing is used
-            self._splits[key] = splits, _digest([told.encode(), _raw(seen), _raw(labels)])
-        return self._splits[key]
+        return self._once(self._splits, (trial.data, trial.block.split), trial.data, lambda: _told_apart_by_rows(trial))
 
-    def _data(self, trial: Trial, conditions: Conditions) -> Resident:
-        key = trial.data, trial.block.split, conditions.rows
+    def _once(self, kept: dict[_Key, _Value], key: _Key, cause: object, make: Callable[[], _Value]) -> _Value:
+        """What is kept, or made now. What failed for the same cause fails again at once: it may have waited for a network."""
+        if cause in self._failed:
+            raise self._failed[cause]
+        if key not in kept:
+            try:
+                kept[key] = make()
+            except Exception as error:
+                self._failed[cause] = error
+                raise
+        return kept[key]
+
+    def _data(self, trial: Trial, scale: _Scale) -> Resident:
+        key = trial.data, trial.block.split, scale
         if key not in self._parts:
-            splits, most = self._loaded(trial)[0], conditions.rows
-            labelled = _spaced(0, splits.labelled, most)
-            train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), most)])
-            held = _spaced(0, len(splits.holdout_inputs), most)
+            splits = self._loaded(trial)[0]
+            labelled = _spaced(0, splits.labelled, scale.rows)
+            train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), scale.rows)])
+            held = _spaced(0, len(splits.holdout_inputs), scale.rows)
             few = Splits(
-                inputs=_picked(splits.inputs, train),
+                inputs=_smaller(_picked(splits.inputs, train), scale.side),
                 labels=splits.labels[train],
                 labelled=len(labelled),
-                holdout_inputs=_picked(splits.holdout_inputs, held),
+                holdout_inputs=_smaller(_picked(splits.holdout_inputs, held), scale.side),
                 holdout_labels=splits.holdout_labels[held],
                 test_inputs=None,
                 test_labels=None,
@@ -213,8 +259,58 @@ class Stage:
         return self._parts[key]
 
 
+def _told_apart_by_rows(trial: Trial) -> tuple[Splits, str]:
+    """The splits of a trial, and a digest of its training rows."""
+    splits = trial.data.load(trial.block.split, opens_test=False)
+    inputs = splits.inputs
+    told = f"{splits.labelled}/{len(inputs)}/{tuple(inputs.shape)}/{splits.classes}/{splits.scaling}/{splits.augmentation}"
+    seen = inputs if isinstance(inputs, Tensor) else inputs.fetch(_spaced(0, len(inputs), _MOST_PICTURES))
+    labels = splits.labels[: splits.labelled]  # of the rows behind A nothing is used
+    return splits, _digest([told.encode(), _raw(seen), _raw(labels)])
+
+
+def _opened(found: Rehearsal, training: Training, reports: Sequence[Report]) -> Rehearsal:
+    """With what the first step told."""
+    learned = [*training.student.parameters(), *training.state.parameters()]
+    metrics = reports[0].metrics
+    return replace(
+        found,
+        terms={name.removeprefix("train."): value for name, value in metrics.items() if name.startswith("train.") and name != "train.loss"},
+        gradient=math.sqrt(math.fsum(float(p.grad.double().square().sum()) for p in learned if p.grad is not None)),
+        losses=_losses(reports),
+    )
+
+
+def _ended(found: Rehearsal, training: Training, reports: Sequence[Report]) -> Rehearsal:
+    """With what came out."""
+    last = reports[-1].metrics
+    said = repr(last["validation.nll"]).encode()  # not by the student alone, where the method has a classifier of its own
+    return replace(
+        found,
+        rehearsed=training.steps,
+        parameters={role: last[f"parameters.{role}"] for role in ("student", "method")},
+        losses=_losses(reports),
+        outcome=_digest([*_bytes(training.student), said]),
+    )
+
+
+def _losses(reports: Sequence[Report]) -> tuple[tuple[float, float], ...]:
+    return tuple((report.progress, report.metrics["train.loss"]) for report in reports)
+
+
 def _picked(inputs: Tensor | Rows, rows: Tensor) -> Tensor:
     return inputs[rows] if isinstance(inputs, Tensor) else inputs.fetch(rows)
+
+
+def _smaller(inputs: Tensor, side: int | None) -> Tensor:
+    """Pictures (N, C, H, W) at most so many pixels a side; of texts (N, L) the beginning. All of it where ``side`` is None."""
+    if side is None:
+        return inputs
+    if inputs.dtype == torch.int64:
+        return inputs[:, :_TOKENS]
+    for axis in range(2, inputs.ndim):
+        inputs = inputs.index_select(axis, _spaced(0, inputs.shape[axis], side))
+    return inputs
 
 
 def _spaced(start: int, stop: int, most: int) -> Tensor:

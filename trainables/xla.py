@@ -66,6 +66,8 @@ class Xla(Device):
         if os.environ.get("PJRT_DEVICE") != "CPU":  # there (2.9) graphs are written and never found again
             folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdsweep" / "xla"
             torch_xla.runtime.initialize_cache(str(folder))
+        # Autograd counts the devices once, at the first backward of the process, and a runtime that has not started has none.
+        torch_xla.runtime.global_runtime_device_count()
 
     def seed(self, seed: int) -> None:
         import torch_xla

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,11 +35,6 @@ from trainables.trial import Leg, Trial
 from trainables.xla import Xla
 
 XLA = Xla()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _settled():
-    XLA.settle()
 
 
 def reads() -> int:
@@ -277,3 +275,23 @@ def test_pictures_read_along_the_way_compile_nothing(lies, monkeypatch):
     assert XLA.compilations() == compiled
     assert fallbacks() == before
     assert dict(live.reports[-1].metrics) == pytest.approx(dict(expected[-1].metrics), abs=2e-4)
+
+
+BACKWARD_ON_THE_CPU_FIRST = """
+import torch
+from trainables.xla import Xla
+device = Xla()
+device.settle()
+torch.ones(2, requires_grad=True).sum().backward()
+leaf = torch.ones(2, device=device.torch_device, requires_grad=True)
+leaf.square().sum().backward()
+print(leaf.grad.cpu().tolist())
+"""
+
+
+@pytest.mark.parametrize("devices", ["1", "4"])
+def test_a_process_may_train_on_the_cpu_first(devices):
+    environment = os.environ | {"CPU_NUM_DEVICES": devices}
+    command = [sys.executable, "-c", BACKWARD_ON_THE_CPU_FIRST]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert done.stdout.strip() == "[2.0, 2.0]", done.stderr[-2000:]

@@ -97,6 +97,7 @@ def plan(
     from orchestrator.driver import folder_of
     from orchestrator.journal import Journal
     from orchestrator.record import record_of
+    from orchestrator.workload import workload
 
     overrides = [*(set_ or ()), *([] if effect is None else [f"confirm.effect={effect}"])]
     found = terminal.read(study, overrides, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
@@ -108,11 +109,15 @@ def plan(
     counts, spent, finished = outline.outline(found), costs(found, record), len(record.finished)
     power, lines = _power(found, counts, record)
     if as_json:
-        billed = [asdict(each) for each in bill.bills(found, spent, record, price)]
+        billed = [asdict(each) for each in bill.bills(found, spent, record, workload(found, record), price)]
         typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power, "bills": billed}, indent=2))
         return
     terminal.warn(found)
-    told = [*outline.outline_lines(found, counts, spent, finished), *bill.bill_lines(found, spent, record, price), *lines]
+    told = [
+        *outline.outline_lines(found, counts, spent, finished),
+        *bill.bill_lines(found, spent, record, workload(found, record), price),
+        *lines,
+    ]
     typer.echo("\n".join([*told, *outline.standing_lines(found, record)]))
 
 

@@ -45,6 +45,10 @@ class Family(ABC):
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
         """A freshly initialised network for inputs of ``shape`` (C, H, W), drawn from torch's global generator."""
 
+    def untrained(self) -> Family:
+        """The same family without weights to start from."""
+        return self
+
 
 def batch_norms(network: nn.Module) -> tuple[nn.modules.batchnorm._BatchNorm, ...]:
     """The layers that normalise over the rows they are given together, and remember mean and variance."""

@@ -32,7 +32,7 @@ from trainables.hub import Place, check_splits, column_of, content_of, labels_of
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import Encoded, Joined, Mapped, Shape, content_id, decoded, ids_of_files
 from trainables.rows import Chosen, Rows
-from trainables.source import NO_AUGMENTATION, Scaling, Source, Splits
+from trainables.source import NO_AUGMENTATION, Extent, Scaling, Source, Splits
 
 _log = logging.getLogger(__name__)
 TRAIN, TEST, MORE = "train", "test", "more"
@@ -109,6 +109,13 @@ class PictureSet(Source):
 
     def fits(self) -> None:
         check_splits(self.place, (self.facts.splits[part] for part in self._parts))
+
+    def extent(self) -> Extent:
+        train = self.facts.rows[TRAIN]
+        labelled, validation, _ = self._sizes.check(self._name, train, self.facts.rows[TEST])
+        rows = train - validation + (self.facts.rows[MORE] if self.joins_more else 0)
+        shape = (3, self.shape.side, self.shape.side)
+        return Extent(shape, self.classes, labelled, rows, self.augmentation != NO_AUGMENTATION)
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """The pictures, as Rows that are read from files when they are needed, or all at once by whoever has the memory.

@@ -22,13 +22,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces import Schedule
 from trainables.batches import Order, Resident, resident
 from trainables.device import Cpu, seed_of
 from trainables.loop import Training
 from trainables.network import Family
+from trainables.operations import sketch
 from trainables.rows import Rows
 from trainables.source import Source, Splits
 from trainables.standin import StandIn
@@ -186,10 +186,8 @@ class Stage:
         splits, _ = self._loaded(trial)
         some = _smaller(_picked(splits.holdout_inputs, torch.zeros(1, dtype=torch.int64)), _SIDE)
         with self._device.generators_kept():
-            network = model.build(tuple(some.shape[1:]), splits.classes).eval()
-        with FlopCounterMode(display=False) as counted, torch.no_grad():
-            network(some if some.dtype == torch.int64 else some.float())
-        return counted.get_total_flops(), StandIn.of(network)
+            found = sketch(model, tuple(some.shape[1:]), splits.classes)
+        return found.operations, StandIn.of(found.network)
 
     def _training(self, short: Trial, trial: Trial, conditions: Conditions, scale: _Scale) -> Training:
         by = trial.teacher_trial

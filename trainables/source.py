@@ -59,6 +59,21 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """How much there is to train on, as far as it is known before any of it is read."""
+
+    shape: tuple[int, ...]
+    """Of a row: (C, H, W), or (L,) token ids."""
+    classes: int
+    labelled: int
+    """Rows of A."""
+    rows: int
+    """Rows of A and U."""
+    is_augmented: bool = False
+    """Whether training shows something else than the plain rows."""
+
+
+@dataclass(frozen=True)
 class Source(ABC):
     """A data source as a value: its fields are the sizes of the parts."""
 
@@ -73,6 +88,10 @@ class Source(ABC):
             OSError: it cannot be read.
         """
         self.load(0, opens_test=False)
+
+    def extent(self) -> Extent | None:
+        """What there is by what was published, copies and all; None where nothing is known before it is read."""
+        return None
 
     @abstractmethod
     def load(self, split: int, opens_test: bool) -> Splits:

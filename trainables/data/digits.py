@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from search_spaces import IntUniform, tunable
-from trainables.source import Source, Splits
+from trainables.source import Extent, Source, Splits
 from trainables.stratified import drawn
 
-ROWS, CLASSES = 1797, 10
+ROWS, CLASSES, SIDE = 1797, 10, 8
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Digits(Source):
                 f"Digits needs labelled + validation + test to be at most {ROWS}, "
                 f"but got labelled={self.labelled}, validation={self.validation}, test={self.test}."
             )
+
+    def extent(self) -> Extent:
+        return Extent((1, SIDE, SIDE), CLASSES, self.labelled, ROWS - self.validation - self.test)
 
     def load(self, split: int, opens_test: bool) -> Splits:
         images, digits = _raw()

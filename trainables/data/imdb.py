@@ -26,7 +26,7 @@ from trainables import nodecache
 from trainables.hub import Place, check_splits, column_of, content_of, labels_of, opened
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import content_id
-from trainables.source import Source, Splits
+from trainables.source import Extent, Source, Splits
 from trainables.tokens import tokenized, tokenizer_content, tokenizer_of
 
 LABELS = ("neg", "pos")
@@ -68,6 +68,11 @@ class Imdb(Source):
 
     def fits(self) -> None:
         check_splits(self._place, ([part] for part in self._parts))
+
+    def extent(self) -> Extent:
+        labelled, validation, _ = self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST])
+        rows = _ROWS[_TRAIN] - validation + (_ROWS[_MORE] if self.unlabelled else 0)
+        return Extent((self.length,), len(LABELS), labelled, rows)
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """Token ids, int64.

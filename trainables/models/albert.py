@@ -9,7 +9,7 @@ Initialisation as in the library: normal with standard deviation 0.02, biases 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -33,6 +33,9 @@ class ALBERT(Family):
     )
     weights: str = tunable("", Text(), "folder or hub id of a checkpoint to start from; none by default", off="")
     revision: str = tunable("", Text(), "commit of the hub id; the newest by default", off="")
+
+    def untrained(self) -> ALBERT:
+        return replace(self, weights="")
 
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
         check_text("ALBERT", shape)

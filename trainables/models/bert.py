@@ -9,7 +9,7 @@ Initialisation as in the library: normal with standard deviation 0.02 (the paper
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -38,6 +38,9 @@ class BERT(Family):
     )
     weights: str = tunable("", Text(), "folder or hub id of a checkpoint to start from; none by default", off="")
     revision: str = tunable("", Text(), "commit of the hub id; the newest by default", off="")
+
+    def untrained(self) -> BERT:
+        return replace(self, weights="")
 
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
         check_text("BERT", shape)

@@ -16,7 +16,7 @@ A checkpoint of a MobileNet may have one class more in front, which is backgroun
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -53,6 +53,9 @@ class ImageNet(Family):
     )
     weights: str = tunable("", Text(), "folder or hub id of a checkpoint to start from; none by default", off="")
     revision: str = tunable("", Text(), "commit of the hub id; the newest by default", off="")
+
+    def untrained(self) -> ImageNet:
+        return replace(self, weights="")
 
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
         check_pictures("ImageNet", shape, stride=32, least=32)

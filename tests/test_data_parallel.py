@@ -1,4 +1,4 @@
-"""Two Ray Train workers over gloo share a batch: loss, gradients and memories of one worker, for every method."""
+"""Two Ray Train workers over gloo share a batch: loss, gradients and memories of one worker, for every method, and for batch norm."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.cluster import connected
+from tests.small_pictures import READ, Photos
 from tests.small_trials import Everything, Pictures, Relational, Toy, student_trial
 from tests.test_conformance import COVERING, redrawn
 from trainables.batches import resident
 from trainables.device import Cpu
 from trainables.distiller import Distiller
 from trainables.loop import Training
+from trainables.methods.fitnets import FitNets
+from trainables.methods.kd import KD
 from trainables.models.mlp import MLP
+from trainables.models.resnet import ResNet
+from trainables.models.wrn import WRN
 from trainables.recipe import Recipe
 from trainables.teachers import FrozenTeacher
+from trainables.trial import Teacher, Trial
 
 # Ray Data's own context warns about itself when Train asks for it.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
@@ -33,13 +39,24 @@ METHODS: dict[str, Distiller[Any]] = {
     "everything, of these tests": Everything(),
     "toy, of these tests": Toy(noise=Toy().noise.frozen(1.0)),  # its noise differs between workers: without
 }
+PHOTOS = Photos(augmentation="crop_flip")
+RESNET = Teacher(ResNet(depth=8), RECIPE)
+TRIALS = {
+    **{
+        name: dataclasses.replace(student_trial(method, RECIPE, Pictures()), model=MLP(width=16, depth=2))
+        for name, method in METHODS.items()
+    },
+    "resnet8": dataclasses.replace(student_trial(FitNets(), RECIPE, PHOTOS), model=ResNet(depth=8), teacher=RESNET),
+    "wrn-10-1": dataclasses.replace(
+        student_trial(KD(), RECIPE, dataclasses.replace(PHOTOS, lies=READ)), model=WRN(depth=10, width=1), teacher=RESNET
+    ),
+}
 
 
-def trained(method: Distiller[Any]) -> dict[str, Any]:
+def trained(trial: Trial) -> dict[str, Any]:
     """What a short training leaves: the last step's gradients, mean terms, weights and memories."""
     device = Cpu()
     device.settle()
-    trial = dataclasses.replace(student_trial(method, RECIPE, Pictures()), model=MLP(width=16, depth=2))
     data = resident(trial.data.load(trial.block.split, trial.opens_test), device)
     torch.manual_seed(0)
     teacher = FrozenTeacher(trial.teacher.model.build(data.shape, data.classes), device)
@@ -55,7 +72,7 @@ def trained(method: Distiller[Any]) -> dict[str, Any]:
 
 
 def _work(config: dict[str, str]) -> None:
-    found = {name: trained(method) for name, method in METHODS.items()}
+    found = {name: trained(trial) for name, trial in TRIALS.items()}
     torch.save(found, f"{config['folder']}/{train.get_context().get_world_rank()}.pt")
 
 
@@ -73,9 +90,9 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", TRIALS)
 def test_two_workers_train_as_one(name: str, workers: list[dict[str, Any]]) -> None:
-    alone = trained(METHODS[name])
+    alone = trained(TRIALS[name])
     assert any(float(gradient.abs().sum()) > 0 for gradient in alone["gradients"] if gradient.numel())
     for found in (worker[name] for worker in workers):
         torch.testing.assert_close(found["gradients"], alone["gradients"], rtol=1e-5, atol=1e-5)

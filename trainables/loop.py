@@ -19,6 +19,7 @@ from trainables.network import Network, batch_norms, outputs_of
 from trainables.pixels import Inputs, ready
 from trainables.probe import RowProbe
 from trainables.step import Step, check_needs, cross_entropy, float_table
+from trainables.synchronised import synchronise
 from trainables.teachers import FrozenTeacher
 from trainables.trial import Report, Trial
 
@@ -46,8 +47,8 @@ def never() -> bool:
 class Training:
     """One trial, live on a device: a student and how far it has come.
 
-    Its numbers depend on the trial and on the number of workers alone: where legs end, what else runs in this process
-    and how often it was saved and loaded in between changes nothing.
+    Its numbers depend on the trial and, by rounding, on the number of workers alone: where legs end, what else runs in this
+    process and how often it was saved and loaded in between changes nothing.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Training:
             student = trial.model.build(data.shape, data.classes).to(device.torch_device)
             check_needs(method, student, teacher.network if teacher else None)
             self.order = replace(self.order, is_mixed=bool(batch_norms(student)))
+            synchronise(student, device, self.order.length)
             device.seed(seed_of("state", trial.block.init, *step))
             state = method.state(self._facts(student, rows)).to(device.torch_device)
             device.boundary()

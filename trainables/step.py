@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from search_spaces import Choice, Schedule, Uniform, nearest, tunable, tunables
 from trainables.device import Device
 from trainables.distiller import Batch, Distiller, Needs, Outputs, term_names
-from trainables.network import PENULTIMATE, Network, batch_norms, outputs_of
+from trainables.network import PENULTIMATE, Network, outputs_of
 from trainables.recipe import Recipe
 
 
@@ -84,9 +84,6 @@ class Step:
         self._learned = list(state.parameters())
         self.parameters = [*student.parameters(), *self._learned]
         """Also those of the method's state: projectors learn with the student."""
-        # Each worker normalises over its own rows. What is remembered of them must be the same for all: one saves it, every one goes on from it.
-        norms = batch_norms(student) if device.size > 1 else ()
-        self._remembered = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
         self.optimiser = optimiser_of(recipe, self.parameters, device)
         self._precision, self._features, self._views = recipe.precision, needs.features, len(needs.views)
         self._length = length
@@ -130,9 +127,6 @@ class Step:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.optimiser.step()
-        self.device.all_reduce_sum(self._remembered)
-        for value in self._remembered:
-            value /= self.device.size
         if self.slow is not None:
             self._follow(self.slow)
         return shares

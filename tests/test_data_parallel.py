@@ -19,7 +19,6 @@ from trainables.batches import resident
 from trainables.device import Cpu
 from trainables.distiller import Distiller
 from trainables.loop import Training
-from trainables.methods.fitnets import FitNets
 from trainables.methods.kd import KD
 from trainables.models.mlp import MLP
 from trainables.models.resnet import ResNet
@@ -46,7 +45,7 @@ TRIALS = {
         name: dataclasses.replace(student_trial(method, RECIPE, Pictures()), model=MLP(width=16, depth=2))
         for name, method in METHODS.items()
     },
-    "resnet8": dataclasses.replace(student_trial(FitNets(), RECIPE, PHOTOS), model=ResNet(depth=8), teacher=RESNET),
+    "resnet8": dataclasses.replace(student_trial(KD(), RECIPE, PHOTOS), model=ResNet(depth=8), teacher=RESNET),
     "wrn-10-1": dataclasses.replace(
         student_trial(KD(), RECIPE, dataclasses.replace(PHOTOS, lies=READ)), model=WRN(depth=10, width=1), teacher=RESNET
     ),

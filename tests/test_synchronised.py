@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -290,6 +291,37 @@ def test_a_variance_far_from_zero_keeps_its_digits(size: int, workers: Any) -> N
 class _Second(Cpu):  # type: ignore[misc] # which is final: a process that believes to be one of two
     rank = 1  # type: ignore[assignment]
     size = 2  # type: ignore[assignment]
+
+
+class _Twin(_Second):
+    """The other one has the same rows."""
+
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        return torch.cat([tensor, tensor])
+
+    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            tensor.mul_(2)
+
+
+def test_bfloat16_is_normalised_in_float32() -> None:
+    """As by the layer of torch: what comes out is bfloat16, what is learned and remembered is not, and sums have all their digits."""
+    generator = torch.Generator().manual_seed(0)
+    x, factor = (torch.randn(64, 2, 8, 8, generator=generator).bfloat16() + 4 for _ in range(2))
+    theirs, ours = nn.BatchNorm2d(2), Synchronised(nn.BatchNorm2d(2), Shares(_Twin(), 128))
+    found = []
+    for layer in (theirs, ours):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(given)
+        y.backward(factor)
+        found.append((y, given.grad, layer.weight.grad, layer.bias.grad, layer.running_mean))
+    for expected, value in zip(*found, strict=True):
+        assert value.dtype == expected.dtype
+        torch.testing.assert_close(
+            value, expected, rtol=1e-5 if value.dtype == torch.float32 else 0.01, atol=0.01 * (value.dtype != torch.float32)
+        )
+    assert found[1][0].dtype == torch.bfloat16
 
 
 @every

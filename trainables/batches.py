@@ -1,7 +1,8 @@
 """Rows on the device, the order in which training visits them, and batches of static shape cut from them.
 
 Whatever is padded repeats the first row of its batch at weight 0, so that a method which writes by row number writes the
-same thing twice. A network with batch norm sees what is padded: for it, other rows of the pass fill up, at weight 0 too.
+same thing twice. A network with batch norm sees what is padded: for it, other rows of the pass fill up, at weight 0 too. They are
+normalised with the batch as far as one worker has them; what only makes the shares of several workers equal is not.
 """
 
 from __future__ import annotations

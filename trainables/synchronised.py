@@ -142,11 +142,13 @@ class _Normalise(torch.autograd.Function):
         gain = (g * centred).sum(_axes(x)) * scale
         whole = torch.stack([offset, gain])
         ctx.shares.device.all_reduce_sum([whole])
+        # scale * weight * (g - mean of g - x_hat * mean of g x_hat), in few passes over what is large.
+        factor = scale * weight
+        slope, shift = -factor * scale * whole[1] / ctx.count, -factor * whole[0] / ctx.count
+        to_x = centred.mul_(_wide(slope, x)).add_(_wide(shift, x))
         # The rows of the batch are in its moments; those that only fill up are not.
-        slope, shift = whole[1] * scale / ctx.count, whole[0] / ctx.count
-        through = centred.mul_(_wide(slope, x)).add_(_wide(shift, x))
-        ctx.shares.clear_filling(through)
-        to_x = (g - through).mul_(_wide(scale * weight, x)).to(x.dtype)
+        ctx.shares.clear_filling(to_x)
+        to_x = to_x.addcmul_(g, _wide(factor, x)).to(x.dtype)
         # Of weight and bias each worker has its part: they are added up with all other parameters.
         return to_x, gain.to(weight.dtype), offset.to(weight.dtype), None, None, None, None, None
 

@@ -1,6 +1,6 @@
 """CNN: stages of one 3x3 convolution, each on half the resolution and twice the channels of the one before.
 
-Deliberately without batch norm: its statistics differ between one worker and several that share a batch.
+Deliberately without batch norm: rows of a batch do not see each other, unless the method makes them.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ _TUNE = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The caller's handlers stay: Tune would put its own in place of the one for Ctrl-C.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A lane whose node was drained is dead like any other: Tune would start it anew under its name, with all that lies on its tray.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
 }
 _ANSWER_S = 10.0
 """How long the desk may take to answer."""

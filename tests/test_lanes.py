@@ -147,6 +147,21 @@ def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: 
     assert attempts == ({1, 2} if workers == 0 else {1})
 
 
+def test_a_lane_that_ray_calls_preempted_is_dead_like_any_other(
+    tiny_study_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it calls those whose node was drained. Tune by itself would start it anew, which would bring its first row once more."""
+    monkeypatch.setattr(ray.exceptions.RayActorError, "preempted", True)
+    killed: list[int] = []
+    thread = kill_soon(tmp_path, 6, killed)
+    outcome = run(tiny_study_text, tmp_path, Launch(make_runner=functools.partial(napping, 0.4)), "run.lanes=1", "run.workers=0")
+    thread.join()
+    assert outcome.exit_code == 0
+    events = Journal(tmp_path / "tiny").read()
+    lanes = list(dict.fromkeys(e["lane"] for e in events if e["event"] == "leg"))
+    assert len(lanes) == 2, "the killed lane and the one in its place"
+
+
 class Hanging(Synthetic):
     """Hangs in the first leg of one method, once, and hears nothing; leaves its pid."""
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from search_spaces import IntUniform, tunable
+from trainables.form import Form
 from trainables.source import Source, Splits
 from trainables.stratified import drawn
 
@@ -35,6 +36,10 @@ class Digits(Source):
                 f"Digits needs labelled + validation + test to be at most {ROWS}, "
                 f"but got labelled={self.labelled}, validation={self.validation}, test={self.test}."
             )
+
+    @property
+    def form(self) -> Form:
+        return Form((1, 8, 8), CLASSES)
 
     def load(self, split: int, opens_test: bool) -> Splits:
         images, digits = _raw()

@@ -13,7 +13,9 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator import cluster
 from orchestrator.needs import refusal
+from orchestrator.placement import Placement
 from trainables.inventory import Inventory, Wanted, taken
 
 _PATIENCE_S = 120.0
@@ -99,6 +101,48 @@ class Probes:
         except ray.exceptions.RayError:
             return Inventory(host, ())  # the machine is gone, or its process was ended: no fact about what it has
         return replace(found, host=host)
+
+
+class Newcomers:
+    """Lanes that are up, and wait until it is known of their machines, which may have joined a moment ago, that trainings find what they need."""
+
+    def __init__(self, probes: Probes | None) -> None:
+        """``probes``: None where nothing is to be looked for."""
+        self._probes = probes
+        self._waiting: dict[str, tuple[str, ...]] = {}
+
+    def add(self, lane: str, nodes: tuple[str, ...]) -> None:
+        """A lane is up, on such nodes."""
+        self._waiting[lane] = nodes
+        if self._probes is not None:
+            hosts = {machine.id: machine.host for machine in cluster.machines()}
+            self._probes.ask({node: hosts.get(node, node) for node in nodes})
+
+    def drop(self, lane: str) -> None:
+        """A lane is gone."""
+        self._waiting.pop(lane, None)
+
+    def release(self, up: Callable[[str, tuple[str, ...]], None]) -> None:
+        """Tell ``up`` of the lanes that need not wait any more; StudyError where a machine of theirs lacks something."""
+        for lane, nodes in list(self._waiting.items()):
+            if self._probes is None or self._probes.are_known(nodes):
+                if self._probes is not None:
+                    self._probes.judge(nodes)
+                del self._waiting[lane]
+                up(lane, nodes)
+
+
+def checked(wanted: Wanted | None, placement: Placement, resources: Mapping[str, float], say: Callable[[str], None]) -> Newcomers:
+    """Look at every machine that may hold lanes, whose processes reserve such resources; how those that join later are dealt with.
+
+    Raises:
+        StudyError: trainings would fail on one of them.
+    """
+    if wanted is None:
+        return Newcomers(None)
+    probes = Probes(wanted, say)
+    probes.check(cluster.holders(placement, cluster.machines(), resources))
+    return Newcomers(probes)
 
 
 def _probed(wanted: Wanted) -> Inventory:

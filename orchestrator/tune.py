@@ -30,7 +30,7 @@ from orchestrator.errors import KdsweepError, LaneError
 from orchestrator.groups import Crew, Vanished
 from orchestrator.lanes import Lane
 from orchestrator.placement import ANY, SLICE, Placement
-from orchestrator.probes import Probes
+from orchestrator.probes import Newcomers, checked
 from orchestrator.sweep import Sweep
 from orchestrator.workers import MakeRunner
 from trainables.inventory import Wanted
@@ -80,7 +80,7 @@ class Lanes:
     slack_s: float = 120.0
     """How long a lane whose cell has taken too long is left to end it, before the driver ends the lane."""
     wanted: Wanted | None = None
-    """What machines of a cluster are asked for before they get a cell; None: nothing."""
+    """What machines are asked for before they get a cell; None: nothing."""
 
     @property
     def processes(self) -> int:
@@ -118,9 +118,7 @@ def execute(
         tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch,
     ):
         _check_room(lanes)
-        probes = None if lanes.wanted is None else Probes(lanes.wanted, say)
-        if probes is not None:
-            probes.check(_holders(lanes))
+        newcomers = checked(lanes.wanted, lanes.placement, process_resources(lanes), say)
         counter, actors = desk.opened(), _Actors()
         dispatch = Dispatch(
             sweep,
@@ -134,7 +132,7 @@ def execute(
             end=actors.end,
             slack_s=lanes.slack_s,
         )
-        reports = _Reports(dispatch, counter, actors, None if probes is None else _Newcomers(lanes, probes))
+        reports = _Reports(dispatch, counter, actors, newcomers)
         crew = Crew(lanes.processes, lanes.make_runner, process_resources(lanes), lanes.placement, lanes.device)
         try:
             while not _fitted(lanes, crew, counter, reports, scratch):
@@ -228,40 +226,10 @@ class _Actors:
         return actor is not None and cluster.ran_out_of_memory(actor._actor_id.hex())
 
 
-def _holders(lanes: Lanes) -> dict[str, str]:
-    return cluster.holders(lanes.placement, cluster.machines(), process_resources(lanes))
-
-
-class _Newcomers:
-    """Lanes that are up, and wait until it is known of their machines, which may have joined a moment ago, that trainings find what they need."""
-
-    def __init__(self, lanes: Lanes, probes: Probes) -> None:
-        self._lanes, self._probes = lanes, probes
-        self._waiting: dict[str, tuple[str, ...]] = {}
-
-    def add(self, lane: str, nodes: tuple[str, ...]) -> None:
-        """A lane is up."""
-        hosts = {machine.id: machine.host for machine in cluster.machines()}
-        self._probes.ask({node: hosts.get(node, node) for node in nodes})
-        self._waiting[lane] = nodes
-
-    def drop(self, lane: str) -> None:
-        """A lane is gone."""
-        self._waiting.pop(lane, None)
-
-    def ready(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Those that need not wait any more; StudyError where a machine of theirs lacks something."""
-        found = [(lane, nodes) for lane, nodes in self._waiting.items() if self._probes.are_known(nodes)]
-        for lane, nodes in found:
-            self._probes.judge(nodes)
-            del self._waiting[lane]
-        return found
-
-
 class _Reports(tune.Callback):
     """What Tune tells of lanes, on its way to the dispatch."""
 
-    def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors, newcomers: _Newcomers | None = None) -> None:
+    def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors, newcomers: Newcomers) -> None:
         self._dispatch, self._desk, self._actors, self._newcomers = dispatch, counter, actors, newcomers
         self._broken: KdsweepError | None = None
         self._is_closed = False
@@ -312,7 +280,7 @@ class _Reports(tune.Callback):
         if not cluster.answers():
             return  # whatever asked it for anything would wait for it
         self._dispatch.look(frozenset(machine.id for machine in cluster.machines()))
-        self._take_up()
+        self._newcomers.release(self._dispatch.up)
         # At every look: the last process of a lane that died may go long after it, and what it held keeps a slice from all others.
         cluster.release_orphans()
 
@@ -323,25 +291,16 @@ class _Reports(tune.Callback):
         with self._taken_in():
             if result["row"] is not None:
                 self._dispatch.row(trial.trial_id, result["row"], result["nodes"])
-            elif result["nodes"] and self._newcomers is None:
-                self._dispatch.up(trial.trial_id, result["nodes"])
-            elif result["nodes"] and self._newcomers is not None:
+            elif result["nodes"]:
                 self._newcomers.add(trial.trial_id, result["nodes"])
-                self._take_up()
-
-    def _take_up(self) -> None:
-        if self._newcomers is not None:
-            for lane, nodes in self._newcomers.ready():
-                self._dispatch.up(lane, nodes)
+                self._newcomers.release(self._dispatch.up)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._newcomers is not None:
-            self._newcomers.drop(trial.trial_id)
+        self._newcomers.drop(trial.trial_id)
         self._dispatch.left(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._newcomers is not None:
-            self._newcomers.drop(trial.trial_id)
+        self._newcomers.drop(trial.trial_id)
         if self.is_over:
             return
         with self._taken_in():

@@ -627,7 +627,10 @@ def test_a_study_names_a_source_and_its_sizes_in_whole_numbers(tiny_study_text, 
     ("data", "message"),
     [
         ("{source: cifar10, labelled: 49999, validation: 2}", r"data: Cifar10 needs labelled \+ validation to be at most the 50000 rows"),
-        ("{source: cifar100, draw: stratified, labelled: 99}", r"data: Cifar100 needs labelled to be at least a row of each of its 100 classes"),
+        (
+            "{source: cifar100, draw: stratified, labelled: 99}",
+            r"data: Cifar100 needs labelled to be at least a row of each of its 100 classes",
+        ),
         ("{source: cifar10, augmentation: crop_flop}", r"needs one of none, crop, crop_flip, .* Did you mean crop_flip\?"),
         ("{source: celeba, attribute: male}", r"got 'male'\. Did you mean Male\?"),
         ("{source: cifar1000}", r"Did you mean cifar100\?"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,7 +21,7 @@ from typer.testing import CliRunner
 from orchestrator import needs
 from orchestrator.__main__ import app
 from orchestrator.checkneeds import check_needs, judge_needs
-from orchestrator.cluster import Machine, holders
+from orchestrator.cluster import Machine, connected, holders
 from orchestrator.doctor import Findings, Severity
 from orchestrator.driver import Launch, drive
 from orchestrator.errors import StudyError
@@ -247,8 +250,6 @@ def test_texts_and_their_tokenizer(tmp_path):
     (found,) = taken(of(source, networks=networks)).faults
     assert found.startswith("BERT needs a vocabulary as large as the tokenizer's, 50, but got vocabulary=49.")
     source.load(0, opens_test=False)
-    import shutil
-
     shutil.rmtree(tmp_path / "tokenizer")
     (found,) = faults(source)  # another tokenizer than the one whose tokens stand
     assert "needs tokenizer" in found
@@ -393,6 +394,22 @@ def test_a_relative_path_leads_nowhere_on_a_machine_of_a_cluster(tmp_path, monke
     assert "cifar10 needs KDSWEEP_DATA to be set where Ray is started on this machine, or an absolute path" in found
     monkeypatch.setenv("KDSWEEP_DATA", str(tmp_path))
     assert taken(of(source), is_lane=True).faults == ()
+
+
+def test_lanes_of_this_machine_find_relative_paths_where_this_process_does(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: seen.update(os.environ))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with connected(1):
+        pass
+    assert seen["KDSWEEP_DATA"] == str(tmp_path)
+    assert "KDSWEEP_DATA" not in os.environ
+    monkeypatch.setenv("KDSWEEP_DATA", "/elsewhere")
+    with connected(1):
+        pass
+    assert seen["KDSWEEP_DATA"] == "/elsewhere"
 
 
 # Networks

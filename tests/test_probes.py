@@ -59,9 +59,8 @@ def test_a_node_without_the_data_ends_the_study_before_any_cell_with_its_name_an
     found, _ = cluster
     write_cifar(tmp_path / "set")
     monkeypatch.setenv("KDSWEEP_DATA", str(tmp_path))
-    text = study_text(
-        tiny_study_text, DATA, run={"lanes": 1, "workers": 0, "device": "cpu", "wandb": "off", "storage": str(tmp_path / "results")}
-    )
+    run = {"lanes": 1, "workers": 0, "device": "cpu", "wandb": "off", "storage": str(tmp_path / "results")}
+    text = study_text(tiny_study_text, DATA, run=run)
     said = io.StringIO()
     with pytest.raises(StudyError, match=rf"A data set needs path to be a folder .*{tmp_path}/empty/set") as raised:
         drive(study_of(text), Launch(address=found.address), Console(file=said, width=400))

@@ -1,6 +1,7 @@
 """Probes: one look at every machine that may hold lanes, before the first cell, and at those that join later before theirs.
 
-A probe is a Ray task of a process of its own, so that it sees what a lane on that machine would see.
+A probe is a Ray task, so that it sees what a lane on that machine would see, whose process ends with it: what it has imported would
+otherwise be there before a lane has set up the environment of its chips.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Probes:
     def __init__(self, wanted: Wanted, say: Callable[[str], None], probe: Callable[[Wanted], Inventory] | None = None) -> None:
         """``probe``: another look, for tests."""
         self._say = say
-        self._wanted, self._task = wanted, ray.remote(num_cpus=0, max_retries=2)(probe or _probed)
+        self._wanted, self._task = wanted, ray.remote(num_cpus=0, max_retries=2, max_calls=1)(probe or _probed)
         self._asked: dict[str, Any] = {}
         self._hosts: dict[str, str] = {}
         self._told: set[str] = set()

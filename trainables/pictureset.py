@@ -207,7 +207,8 @@ class _Stored:
         if self._is_decoded:
             names.append(self._entry("pictures", repr(self._source.shape)))
         folders = [nodecache.standing(name) for name in names]
-        if not self._is_decoded or folders[0] is None or None in folders:
+        is_needed = not self._is_decoded and not self._place.path  # a folder of the same content has been read already
+        if is_needed or folders[0] is None or None in folders:
             return None
         return nodecache.array(folders[0] / _FILE).astype(np.int64)
 

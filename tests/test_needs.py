@@ -18,16 +18,17 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from orchestrator import needs
+from orchestrator import driver, needs
 from orchestrator.__main__ import app
 from orchestrator.checkneeds import check_needs, judge_needs
 from orchestrator.cluster import Machine, connected, holders
 from orchestrator.doctor import Findings, Severity
 from orchestrator.driver import Launch, drive
-from orchestrator.errors import StudyError
+from orchestrator.errors import Interrupted, StudyError
 from orchestrator.journal import Journal
 from orchestrator.placement import Placement
 from orchestrator.premises import Premises
+from orchestrator.proof import Proof
 from orchestrator.reading import study_of
 from tests.small_sets import file_of, pictures, write_parquet, write_texts, write_tokenizer
 from trainables import glance, nodecache
@@ -331,6 +332,18 @@ def test_a_launch_without_its_data_ends_before_any_cell_and_names_the_machine(ti
         go()
     assert raised.value.exit_code == 2
     assert Journal(str(tmp_path / "results" / "tiny")).read() == ()
+
+
+def test_nothing_is_rehearsed_where_the_data_are_missing(tiny_study_text, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(driver, "prover", lambda *_: lambda arm, other: asked.append(arm.name) or Proof(True, "for the test"))
+    only = {"search": None, "confirm": {"base": "slam", "leave_one_out": ["method.lower_bound"], "blocks": 1}}
+    for data, is_asked in ((CIFAR % (tmp_path / "nowhere"), False), (None, True)):
+        go, _ = launched(study_of(study_text(tiny_study_text, data, **only)), tmp_path / str(is_asked), in_process=True)
+        monkeypatch.setattr(driver, "_execute", lambda *_: None)
+        with pytest.raises((StudyError, Interrupted)):
+            go()
+        assert bool(asked) == is_asked
 
 
 def test_a_finished_study_needs_nothing_any_more(tiny_study_text, tmp_path, monkeypatch):

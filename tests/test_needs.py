@@ -396,7 +396,8 @@ def test_machines_that_may_hold_lanes():
         Machine("b", {"CPU": 4.0, "TPU": 4.0, "accelerator_type:TPU-V4": 1.0}, labels, "host"),
         Machine("c", {}, {}, "idle"),
     ]
-    assert holders(Placement(), machines, {"CPU": 1.0}) == {"a": "head", "b": "host"}
+    machines.append(replace(machines[1], id="d", host="of another slice", labels={"ray.io/tpu-topology": "2x2x2"}))
+    assert holders(Placement(), machines, {"CPU": 1.0}) == {"a": "head", "b": "host", "d": "of another slice"}
     placement = Placement("chip", "2x2x1")
     assert holders(placement, machines, placement.resources) == {"b": "host"}
 

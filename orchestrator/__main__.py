@@ -67,9 +67,9 @@ def validate(study: StudyFile, set_: Set = None, as_json: Json = False) -> None:
     """Check a study file and say everything that is wrong with it; start nothing."""
     found = terminal.read(study, set_)
     if as_json:
-        typer.echo(json.dumps(found.skeleton_json(), indent=2))
+        typer.echo(json.dumps({**found.skeleton_json(), "lacks": terminal.lacking(found)}, indent=2))
         return
-    terminal.warn(found)
+    terminal.warn(found, lacks=True)
     typer.echo(f"{study}: a valid study, {found.name}, fingerprint {found.fingerprint}.")
 
 
@@ -110,14 +110,12 @@ def plan(
     power, lines = _power(found, counts, record)
     if as_json:
         billed = [asdict(each) for each in bill.bills(found, spent, record, workload(found, record), price)]
-        typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), "power": power, "bills": billed}, indent=2))
+        more = {"power": power, "bills": billed, "lacks": terminal.lacking(found)}
+        typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), **more}, indent=2))
         return
-    terminal.warn(found)
-    told = [
-        *outline.outline_lines(found, counts, spent, finished),
-        *bill.bill_lines(found, spent, record, workload(found, record), price),
-        *lines,
-    ]
+    terminal.warn(found, lacks=True)
+    money = bill.bill_lines(found, spent, record, workload(found, record), price)
+    told = [*outline.outline_lines(found, counts, spent, finished), *money, *lines]
     typer.echo("\n".join([*told, *outline.standing_lines(found, record)]))
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import mirror
+from orchestrator.checkneeds import judge_needs
 from orchestrator.doctor import Findings
 from orchestrator.premises import Premises, at
 
@@ -42,13 +43,20 @@ def check_ray(findings: Findings, premises: Premises) -> None:
     if premises.quick and premises.address is None:
         findings.ok(at("ray"), "", f"{metadata.version('ray')} is installed; --quick starts none.")
         return
-    told = ask(premises.address, premises.environ, RAY_S)
+    file = None if premises.address is None else premises.file  # else the machine of the lanes is this one
+    told = ask(premises.address, premises.environ, RAY_S, file=file)
     judge_ray(findings, told, premises.address)
+    judge_needs(findings, told.get("machines", ()))
 
 
-def ask(address: str | None, environ: Mapping[str, str], seconds: float, program: str = "orchestrator.rayprobe") -> dict[str, Any]:
-    """What ``orchestrator.rayprobe`` finds, or its ``problem``. It is ended, and what it left removed, when the time is over."""
-    command = [sys.executable, "-P", "-m", program, *(["--address", address] if address else [])]
+def ask(
+    address: str | None, environ: Mapping[str, str], seconds: float, program: str = "orchestrator.rayprobe", file: Path | None = None
+) -> dict[str, Any]:
+    """What ``orchestrator.rayprobe`` finds, or its ``problem``. It is ended, and what it left removed, when the time is over.
+
+    ``file``: of a study, for whose needs every machine is asked.
+    """
+    command = [sys.executable, "-P", "-m", program, *(["--address", address] if address else []), *(["--study", str(file)] if file else [])]
     with _workplace() as folder:
         settings = {
             **environ,

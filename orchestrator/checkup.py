@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator import checkmachine, checkservices, checkstorage
+from orchestrator import checkmachine, checkneeds, checkservices, checkstorage
 from orchestrator.doctor import Examination, Finding, Findings
 from orchestrator.errors import StudyError
 from orchestrator.located import one_line
@@ -37,6 +37,7 @@ CHECKS = (
     Check("torch", checkmachine.check_torch),
     Check("ray", checkservices.check_ray, checkservices.RAY_S + 10.0),
     Check("devices", checkmachine.check_devices, 60.0),
+    Check("needs", checkneeds.check_needs, checkneeds.SECONDS),
     Check("storage", checkstorage.check_storage),
     Check("results", checkstorage.check_results),
     Check("W&B", checkservices.check_wandb, 10.0),
@@ -65,7 +66,7 @@ def examine_study(path: Path | None, *, address: str | None = None, storage: str
             for fault in error.faults:
                 before.error(place, "", fault)
         else:
-            premises = replace(premises, name=study.name, run=study.run)
+            premises = replace(premises, name=study.name, run=study.run, study=study, file=path)
             before.ok(place, "", f"{path} is a valid study, {study.name}.")
     if premises.name is None and storage is not None:
         premises = replace(premises, run=replace(premises.run, storage=storage))

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray._private.state import state
@@ -45,7 +46,8 @@ def connected(cpus: int, address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = {} if address else {"RAY_worker_maximum_startup_concurrency": str(4 * cpus)}
+    # Lanes have working directories of their own, and data are where this process looks for them.
+    local = {} if address else {"RAY_worker_maximum_startup_concurrency": str(4 * cpus), "KDSWEEP_DATA": str(Path.cwd())}
     with environment(local):
         if address:
             _join(address)
@@ -138,6 +140,7 @@ class Machine:
     id: str
     resources: Mapping[str, float]
     labels: Mapping[str, str]
+    host: str = ""
 
 
 def machines() -> list[Machine]:
@@ -148,7 +151,7 @@ def machines() -> list[Machine]:
     """
     leaving = draining()
     up = (node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving)
-    return [Machine(node["NodeID"], node["Resources"], node.get("Labels") or {}) for node in up]
+    return [Machine(node["NodeID"], node["Resources"], node.get("Labels") or {}, node["NodeManagerHostname"]) for node in up]
 
 
 def ran_out_of_memory(actor: str) -> bool:
@@ -177,6 +180,12 @@ def room(placement: Placement, found: Sequence[Machine]) -> int:
     if placement.kind == HOST:
         return len(hosts)
     return sum(count == placement.hosts_in_slice for count in _slices(hosts).values())
+
+
+def holders(placement: Placement, found: Sequence[Machine], resources: Mapping[str, float]) -> dict[str, str]:
+    """Id and host of the machines that lanes, whose processes reserve such resources, may be on."""
+    fitting = found if placement.kind == ANY else _hosts(placement, found)
+    return {m.id: m.host for m in fitting if all(m.resources.get(name, 0.0) >= amount for name, amount in resources.items())}
 
 
 def broken(placement: Placement, found: Sequence[Machine]) -> list[str]:

@@ -17,6 +17,7 @@ from orchestrator.located import Node, joined
 from orchestrator.study import Arm, Confirm, Study
 from orchestrator.variants import FACTORIAL, Candidate
 from search_spaces import Space
+from trainables.network import Family
 from trainables.source import Source
 
 _PATHS = {variants.REFERENCE: "add_one_in"}
@@ -64,7 +65,20 @@ def _complaint(study: Study, arm: Arm, values: Mapping[str, Any], misfit: Misfit
         _ = varied.trial(study, study.block(CONFIRM, 0), opens_test=True).id
     except ValueError as error:
         return str(error)
-    return None if varied.data is None else misfit(varied.data)
+    source = varied.source(study)
+    fault = None if varied.data is None else misfit(varied.data)
+    return fault or unreadable(varied.model, source) or unreadable(varied.taught_by(study).model, source)
+
+
+def unreadable(family: Family, source: Source) -> str | None:
+    """Why networks of a family cannot read the rows of a source, as far as fields tell; None where they can."""
+    form = source.form
+    try:
+        if form is not None:
+            family.fits(form)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _check_labels(faults: Faults, asked: Sequence[Candidate], confirm: Confirm, node: Node) -> None:

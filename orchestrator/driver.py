@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator import mirror, orders, provenance, table, variants
+from orchestrator import mirror, needs, orders, provenance, table, variants
 from orchestrator.command import Command, interruptible, listening
 from orchestrator.errors import Hopeless, Interrupted, LaneError, StorageError, StudyError
 from orchestrator.events import Event, end_event, study_event
@@ -66,6 +66,11 @@ class Launch:
     headless_s: float = 45.0
     """How long Ray's head may be away. After 60 seconds Ray ends every process that was connected to it (2.60), the driver too."""
 
+    @property
+    def trains_here(self) -> bool:
+        """Whether cells run on the machine of the driver: without a cluster there is no other."""
+        return self.in_process or self.address is None
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -95,6 +100,7 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
 
     Raises:
         StorageError, StudyLocked: the folder cannot be used. LaneError: lanes cannot be had.
+        StudyError: a machine that trains lacks what trainings need.
         Interrupted: the user stopped the launch; everything finished is kept.
     """
     folder, run = folder_of(study), study.run
@@ -105,11 +111,20 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
             device_named(run.device)
         except ValueError as error:
             raise StudyError([f"run.device: {error}"]) from error
+
+    @functools.cache
+    def look() -> None:
+        # Another way to make runners has needs of its own.
+        for told in needs.check_here(study, launch.trains_here) if launch.make_runner is None else ():
+            console.print(f"note: {told}", soft_wrap=True, markup=False)
+
     with StudyLock(folder):
         journal = Journal(folder)
         before = journal.read()
         record = record_of(before)
         _check_same_study(study, launch, record, folder)
+        if not (before and before[-1].get("status") == "complete"):
+            look()  # before the sweep, which may rehearse arms at once
         sweep = Sweep(study, record, asynchronous=launch.asynchronous, prove=prover(study, record))
         events = sweep.drain()
         if sweep.is_done and not events:
@@ -119,6 +134,7 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
             missing = mirror.missing(record, folder, run.wandb, run.wandb_project)
             mirrored = mirror.Mirror(folder, run.wandb, run.wandb_project).finish() if missing else ""
             return Outcome(folder, 0, sweep.counts(), sweep.problems, mirrored)
+        look()
         hands = _Hands(study, sweep, journal, record, folder)
         orders.sweep_away(folder)
         hands.deliver([_launch_event(study, launch), *events])
@@ -231,7 +247,15 @@ def _execute(
     from orchestrator.tune import Lanes, execute  # Ray takes a second to import
 
     lanes = Lanes(
-        run.lanes, run.workers, make_runner, run.placement, device, launch.address, launch.patience_s, headless_s=launch.headless_s
+        run.lanes,
+        run.workers,
+        make_runner,
+        run.placement,
+        device,
+        launch.address,
+        launch.patience_s,
+        headless_s=launch.headless_s,
+        wanted=None if launch.trains_here or launch.make_runner is not None else needs.wanted_of(study),
     )
     execute(sweep, lanes, deliver, command, functools.partial(console.print, soft_wrap=True), abandon)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.events import Clock, utc_now
 from orchestrator.located import Place
-from orchestrator.study import Run
+from orchestrator.study import Run, Study
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class Premises:
     """Of a running Ray cluster; None: Ray is started here."""
     quick: bool = False
     """Start no Ray."""
+    study: Study | None = None
+    file: Path | None = None
+    """That the study is read from."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Clock = utc_now
 

@@ -18,9 +18,9 @@ from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 
-from orchestrator import variants
+from orchestrator import chains, variants
 from orchestrator.confirming import read_confirm
-from orchestrator.designed import check_designs
+from orchestrator.designed import check_designs, unreadable
 from orchestrator.drafts import NAME_NEED, OF_ARM, Draft, check_steps, is_name, read_arms, read_spaces, warn_of_idle
 from orchestrator.errors import StudyError
 from orchestrator.fields import MANY, Faults, Need, chosen, entries, filled, fraction, one_of, several, single, whole, words
@@ -31,6 +31,7 @@ from orchestrator.running import read_run
 from orchestrator.study import GOALS, METRICS, SAMPLERS, Confirm, Metric, Search, Study
 from search_spaces import Value, flat, nearest
 from trainables.folder import name_of
+from trainables.network import Family
 from trainables.recipe import Recipe
 from trainables.source import Source
 from trainables.trial import Teacher
@@ -166,6 +167,8 @@ def _study(faults: Faults, root: Node) -> Study:
         search = replace(search, spaces={name: draft.space for name, draft in drafts.items() if draft.searched})
     arms = {name: draft.arm for name, draft in drafts.items()}
     study = Study(name, question, seed, metric, data, own, arms, search, confirm, run, published=published)
+    _check_networks(faults, found, study)
+    faults.settle()
     if confirm is not None and confirmed is not None:
         check_designs(faults, warnings, study, confirm, confirmed, _misfit)
         faults.settle()
@@ -224,6 +227,30 @@ def _misfit(source: Source) -> str | None:
     except (ValueError, OSError) as error:
         return one_line(str(error))
     return None
+
+
+def _check_networks(faults: Faults, found: Mapping[str, Node], study: Study) -> None:
+    """Keep networks that cannot read what the study's data give them, each at the place that says so."""
+    seen: dict[str, tuple[Node, str]] = {}
+
+    def look(node: Node, path: str, *families: Family) -> None:
+        for family in families:
+            misfit = unreadable(family, study.data)
+            if misfit is not None:
+                seen.setdefault(path, (node, misfit))
+
+    look(found["teacher"], "teacher.model", study.teacher.model)
+    for name, arm in study.arms.items():
+        node, path = found["arms"].entries[name], joined("arms", name)
+        own = (node, joined(path, "model")) if "model" in node.entries else (found["student"], "student.model")
+        look(*own, arm.model)
+        if arm.teacher is not None:
+            look(node, joined(path, "teacher.model"), arm.teacher.model)
+        if study.search is not None and name in study.search.spaces and unreadable(arm.model, study.data) is None:
+            others = (each.model for each in chains.reached(arm, study.search.spaces[name]))
+            look(found["search"].entries["space"], "search.space", *others)
+    for path, (node, misfit) in seen.items():
+        faults.add(node.place, path, f"needs to be a network for the rows of {name_of(study.data)}, but got this: {one_line(misfit)}")
 
 
 def _published(faults: Faults, node: Node, data: Source | None) -> Published | None:

@@ -14,11 +14,8 @@ from orchestrator.published import PAPERS
 from orchestrator.reading import read_study
 from orchestrator.study import Study
 from search_spaces import flat
-from trainables.folder import name_of
 
 _FOLDER = "search_spaces/studies"
-_LIBRARY = ("albert", "bert", "imagenet")
-"""Families that are built by ``transformers``."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def _entry(path: Path) -> Entry:
 
 def _needs(study: Study) -> Iterator[str]:
     data = flat(study.data)
-    extras = (["data"] if "hub" in data else []) + (["models"] if {name_of(model) for model in _models(study)} & {*_LIBRARY} else [])
+    extras = sorted({thing.extra for thing in (study.data, *_models(study)) if thing.extra})
     if extras:
         yield f"`kdsweep[{','.join(extras)}]`"
     yield f"`{data['hub']}`" if "hub" in data else "no download"

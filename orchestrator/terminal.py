@@ -83,10 +83,18 @@ def folder(study: str, storage: str | None) -> str:
     return folder_of(read(Path(study), None, storage=storage))
 
 
-def warn(study: Study) -> None:
-    """Say what is valid but unlikely to be meant."""
-    for warning in study.warnings:
+def warn(study: Study, *, lacks: bool = False) -> None:
+    """Say what is valid but unlikely to be meant and, if asked, what this machine lacks for running it."""
+    for warning in (*study.warnings, *(lacking(study) if lacks else ())):
         typer.echo(f"note: {warning}", err=True)
+
+
+def lacking(study: Study) -> list[str]:
+    """What this machine lacks of what the study's trainings need: looked at in moments, so that the hub is not asked."""
+    from orchestrator.needs import wanted_of
+    from trainables import inventory
+
+    return [f"{fault} Machines that train need it." for fault in inventory.lacking(wanted_of(study))]
 
 
 def launched(study: Study, launch: Launch, as_json: bool) -> None:

@@ -30,8 +30,10 @@ from orchestrator.errors import KdsweepError, LaneError
 from orchestrator.groups import Crew, Vanished
 from orchestrator.lanes import Lane
 from orchestrator.placement import ANY, SLICE, Placement
+from orchestrator.probes import Newcomers, checked
 from orchestrator.sweep import Sweep
 from orchestrator.workers import MakeRunner
+from trainables.inventory import Wanted
 from trainables.status import FAILED, OUT_OF_MEMORY
 from trainables.trial import Row
 
@@ -79,6 +81,8 @@ class Lanes:
     """How long Ray's head may be away."""
     slack_s: float = 120.0
     """How long a lane whose cell has taken too long is left to end it, before the driver ends the lane."""
+    wanted: Wanted | None = None
+    """What machines are asked for before they get a cell; None: nothing."""
 
     @property
     def processes(self) -> int:
@@ -105,6 +109,7 @@ def execute(
 
     Raises:
         LaneError: the cluster cannot hold one lane, or Tune gave up.
+        StudyError: a machine that may hold lanes lacks what trainings need.
     """
     needed = lanes.count * max(lanes.processes, 1)
     with (
@@ -115,6 +120,7 @@ def execute(
         tempfile.TemporaryDirectory(prefix="kdsweep-tune-", ignore_cleanup_errors=True) as scratch,
     ):
         _check_room(lanes)
+        newcomers = checked(lanes.wanted, lanes.placement, process_resources(lanes), say)
         counter, actors = desk.opened(), _Actors()
         dispatch = Dispatch(
             sweep,
@@ -128,7 +134,7 @@ def execute(
             end=actors.end,
             slack_s=lanes.slack_s,
         )
-        reports = _Reports(dispatch, counter, actors)
+        reports = _Reports(dispatch, counter, actors, newcomers)
         crew = Crew(lanes.processes, lanes.make_runner, process_resources(lanes), lanes.placement, lanes.device)
         try:
             while not _fitted(lanes, crew, counter, reports, scratch):
@@ -225,8 +231,8 @@ class _Actors:
 class _Reports(tune.Callback):
     """What Tune tells of lanes, on its way to the dispatch."""
 
-    def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors) -> None:
-        self._dispatch, self._desk, self._actors = dispatch, counter, actors
+    def __init__(self, dispatch: Dispatch, counter: Any, actors: _Actors, newcomers: Newcomers) -> None:
+        self._dispatch, self._desk, self._actors, self._newcomers = dispatch, counter, actors, newcomers
         self._broken: KdsweepError | None = None
         self._is_closed = False
         self._looked = -math.inf
@@ -276,6 +282,7 @@ class _Reports(tune.Callback):
         if not cluster.answers():
             return  # whatever asked it for anything would wait for it
         self._dispatch.look(frozenset(machine.id for machine in cluster.machines()))
+        self._newcomers.release(self._dispatch.up)
         # At every look: the last process of a lane that died may go long after it, and what it held keeps a slice from all others.
         cluster.release_orphans()
 
@@ -287,12 +294,15 @@ class _Reports(tune.Callback):
             if result["row"] is not None:
                 self._dispatch.row(trial.trial_id, result["row"], result["nodes"])
             elif result["nodes"]:
-                self._dispatch.up(trial.trial_id, result["nodes"])
+                self._newcomers.add(trial.trial_id, result["nodes"])
+                self._newcomers.release(self._dispatch.up)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._newcomers.drop(trial.trial_id)
         self._dispatch.left(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._newcomers.drop(trial.trial_id)
         if self.is_over:
             return
         with self._taken_in():

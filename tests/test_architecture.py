@@ -48,7 +48,10 @@ def test_imports_point_one_way(path: Path) -> None:
     [
         (
             "ray",
-            {f"orchestrator/{name}.py" for name in ("cluster", "clusterfile", "desk", "groups", "lanes", "rayprobe", "tune", "workers")},
+            {
+                f"orchestrator/{name}.py"
+                for name in ("cluster", "clusterfile", "desk", "groups", "lanes", "probes", "rayprobe", "tune", "workers")
+            },
         ),
         # Its evaluators of importance share nothing with its samplers, and the analysis nothing with the driver.
         ("optuna", {"orchestrator/search.py", "orchestrator/analysis/evaluators.py"}),

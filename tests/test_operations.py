@@ -19,6 +19,7 @@ from trainables.data.cifar100 import Cifar100
 from trainables.data.digits import Digits
 from trainables.data.stl10 import Stl10
 from trainables.distiller import Needs
+from trainables.form import Form
 from trainables.methods.kd import KD
 from trainables.models.imagenet import ImageNet
 from trainables.models.mlp import MLP
@@ -56,7 +57,7 @@ def test_nothing_is_computed_and_no_weights_are_fetched() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-EXTENT = Extent((1, 1, 2), 3, labelled=10, rows=50)
+FORM, EXTENT = Form((1, 1, 2), 3), Extent(labelled=10, rows=50)
 STUDENT, TEACHER_ROW = 2 * (2 * 6 + 6 * 3), 2 * (2 * 8 + 8 * 3)
 """Of MLPs 2 -> 6 -> 3 and 2 -> 8 -> 3."""
 RECIPE = Recipe(epochs=4, precision="bfloat16")
@@ -87,27 +88,27 @@ def trial(method=KD(), **changes):  # noqa: B008 # a frozen value
     ids=["rows as they are", "augmented", "no teacher", "a teacher", "taught by a student", "float32"],
 )
 def test_a_training_by_hand(found, extent, expected) -> None:
-    assert operations(found, extent) == expected
+    assert operations(found, FORM, extent) == expected
 
 
 def test_what_sources_know_before_they_are_read() -> None:
-    assert Digits(labelled=60, validation=250, test=500).extent() == Extent((1, 8, 8), 10, 60, 1797 - 750)
-    found = Cifar100(labelled=0.2, validation=1000, augmentation="crop_flip").extent()
-    assert found == Extent((3, 32, 32), 100, 10_000, 49_000, is_augmented=True)
-    more = Stl10(labelled=1.0, validation=500).extent()
+    assert Digits(labelled=60, validation=250, test=500).extent == Extent(60, 1797 - 750)
+    found = Cifar100(labelled=0.2, validation=1000, augmentation="crop_flip").extent
+    assert found == Extent(10_000, 49_000, is_augmented=True)
+    more = Stl10(labelled=1.0, validation=500).extent
     assert more.rows == 4500 + (100_000 if Stl10(labelled=1.0, validation=500).joins_more else 0)
-    assert Blobs().extent() is None
+    assert Blobs().extent is None
 
 
 def test_the_workload_of_a_study_is_that_of_its_trainings(tiny_study_text: str) -> None:
     study = study_of(tiny_study_text, [])
-    extent = study.data.extent()
+    form, extent = study.data.form, study.data.extent
     empty = record_of([])
     by_method = {}
     for arm in study.arms.values():
         each = arm.trial(study, study.block("search", 0), opens_test=False)
-        by_method[each.config()["method.name"]] = operations(each, extent)
-        by_method[None] = operations(each.first_teacher, extent)
+        by_method[each.config()["method.name"]] = operations(each, form, extent)
+        by_method[None] = operations(each.first_teacher, form, extent)
     whole = sum(share.missing * by_method[share.method] for share in shares(study, empty))
     assert {share.stage for share in shares(study, empty)} >= {TEACHER, CONFIRM}
     assert workload(study, empty).operations == pytest.approx(whole)

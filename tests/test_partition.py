@@ -100,13 +100,40 @@ def test_fewer_test_rows_are_the_same_in_every_block_wherever_they_stand():
 
 
 def test_sizes():
-    assert Sizes(0.1, 0.01, 1.0, "first").check("Set", 50_000, 10_000) == (5000, 500, 10_000)
-    assert Sizes(1.0, 500, 0.5, "first").check("Set", 50_000, 10_000) == (49_500, 500, 5000)
-    assert Sizes(7500, 0.000001, 2, "first").check("Set", 50_000, 10_000) == (7500, 1, 2)
+    assert Sizes(0.1, 0.01, 1.0, "first").check("Set", 50_000, 10_000, 4) == (5000, 500, 10_000)
+    assert Sizes(1.0, 500, 0.5, "first").check("Set", 50_000, 10_000, 4) == (49_500, 500, 5000)
+    assert Sizes(7500, 0.000001, 2, "first").check("Set", 50_000, 10_000, 4) == (7500, 1, 2)
     with pytest.raises(ValueError, match=r"Set needs labelled \+ validation to be at most the 10 rows"):
-        Sizes(8, 3, 1, "first").check("Set", 10, 10)
+        Sizes(8, 3, 1, "first").check("Set", 10, 10, 4)
     with pytest.raises(ValueError, match=r"labelled=1, validation=1\."):
-        Sizes(1, 1, 1, "first").check("Set", 10, 10)
+        Sizes(1, 1, 1, "first").check("Set", 10, 10, 4)
+
+
+def test_a_stratified_part_has_a_row_of_each_class_or_is_refused():
+    assert Sizes(4, 2, 1, "stratified").check("Set", 40, 10, 4) == (4, 2, 10)
+    with pytest.raises(
+        ValueError, match=r"Set needs labelled to be at least a row of each of its 4 classes .* got labelled=3, which is 3\."
+    ):
+        Sizes(3, 2, 1, "stratified").check("Set", 40, 10, 4)
+    assert Sizes(3, 2, 1, "first").check("Set", 40, 10, 4) == (3, 2, 10)
+
+
+def test_what_labels_alone_foretell_is_what_drawing_says():
+    small = np.array([0, 1, 2, *[3] * 9])
+    for told in (
+        lambda sizes, labels: sizes.check_labels("Set", labels, 8, CLASSES),
+        lambda sizes, labels: partition("Set", part(range(len(labels)), labels=labels), TEST, sizes, CLASSES, 0),
+    ):
+        with pytest.raises(
+            ValueError, match=r"needs rows of every class besides the validation=4 .* of 3 classes, such as class 0 with 1\."
+        ):
+            told(Sizes(1, 4, 1, "first"), small)
+        with pytest.raises(ValueError, match="has none of 1, such as class 3"):
+            told(Sizes(1, 4, 1, "first"), small[:3])
+        with pytest.raises(ValueError, match="needs draw=stratified with these data"):
+            told(Sizes(80, 4, 1, "first"), np.repeat(np.arange(CLASSES), 80))
+        told(Sizes(4, 4, 1, "stratified"), small)
+        told(Sizes(1, 4, 1, "first"), np.repeat(np.arange(CLASSES), 2))
 
 
 def test_copies_may_leave_too_few():

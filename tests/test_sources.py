@@ -336,16 +336,16 @@ def test_a_folder_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=rf"needs path to be a folder .*got path='nowhere', which is {tmp_path}/nowhere\. Give the right one"
     ):
-        Cifar10(path="nowhere").fits()
+        Cifar10(path="nowhere").found()
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"needs the split train, as train-\*\.parquet or as train/<class>/<picture>, but has nothing"):
-        Cifar10(path="empty").fits()
+        Cifar10(path="empty").found()
 
 
 def test_a_split_of_another_name(tmp_path):
     write_parquet(tmp_path, "training", [file_of(one) for one in pictures(2)], [0, 1])
     with pytest.raises(ValueError, match=r"needs the split train, .* but has training\. Did you mean training\?"):
-        _ten(tmp_path).fits()
+        _ten(tmp_path).found()
 
 
 def _broken(folder, change):
@@ -627,7 +627,10 @@ def test_a_study_names_a_source_and_its_sizes_in_whole_numbers(tiny_study_text, 
     ("data", "message"),
     [
         ("{source: cifar10, labelled: 49999, validation: 2}", r"data: Cifar10 needs labelled \+ validation to be at most the 50000 rows"),
-        ("{source: cifar10, path: /no/where}", r"data: A data set needs path to be a folder .* got path='/no/where'"),
+        (
+            "{source: cifar100, draw: stratified, labelled: 99}",
+            r"data: Cifar100 needs labelled to be at least a row of each of its 100 classes",
+        ),
         ("{source: cifar10, augmentation: crop_flop}", r"needs one of none, crop, crop_flip, .* Did you mean crop_flip\?"),
         ("{source: celeba, attribute: male}", r"got 'male'\. Did you mean Male\?"),
         ("{source: cifar1000}", r"Did you mean cifar100\?"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.distiller import Outputs
+from trainables.form import Form
 from trainables.network import PENULTIMATE, Network
 
 PADDING = 0
@@ -64,9 +65,15 @@ class FirstToken(nn.Module):
         return pooled
 
 
-def check_text(title: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if inputs are not rows (L,) of token ids that are short enough."""
-    if len(shape) != 1 or not 1 <= shape[0] <= LONGEST:
+def check_text(title: str, form: Form, vocabulary: int) -> None:
+    """Raise ValueError if inputs are not rows (L,) of token ids that are short enough, or have ids that a network of so many has not."""
+    if len(form.shape) != 1 or not 1 <= form.shape[0] <= LONGEST:
         raise ValueError(
-            f"{title} needs inputs (L,) of at most {LONGEST} token ids, but got shape={tuple(shape)}. Cut the texts, or take a family for pictures."
+            f"{title} needs inputs (L,) of at most {LONGEST} token ids, but got shape={tuple(form.shape)}. Cut the texts, or take a family for "
+            "pictures."
+        )
+    if form.vocabulary is not None and form.vocabulary > vocabulary:
+        raise ValueError(
+            f"{title} needs a vocabulary as large as the tokenizer's, {form.vocabulary}, but got vocabulary={vocabulary}. Raise it, or take the "
+            "tokenizer that the network was made for."
         )

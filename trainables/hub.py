@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from search_spaces import nearest
 
-_PARQUET, _FOLDER = "parquet", "imagefolder"
+PARQUET, FOLDER = "parquet", "imagefolder"
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 _SHOWN = 12
 
@@ -58,7 +58,7 @@ def check_splits(place: Place, splits: Iterable[Sequence[str]]) -> None:
     """Raise ValueError where a folder is named that is not there, or lacks one of the splits, each given by what it may be called."""
     if place.path:
         for names in splits:
-            _local(place, names)
+            located(place, names)
 
 
 def content_of(place: Place, names: Sequence[str]) -> str:
@@ -69,8 +69,8 @@ def content_of(place: Place, names: Sequence[str]) -> str:
     """
     if not place.path:
         return f"{place.hub}@{place.revision}/{place.config}/{names[0]}"
-    kind, name = _local(place, names)
-    files = [file for file in _parquet(place) if _is_of(file, name)] if kind == _PARQUET else sorted(_pictures(place, name))
+    kind, name = located(place, names)
+    files = parquet_files(place, name) if kind == PARQUET else sorted(pictures_in(place, name))
     digest = hashlib.sha256()
     for file in files:
         state = file.stat()
@@ -91,36 +91,47 @@ def opened(place: Place, names: Sequence[str]) -> Any:
         raise ModuleNotFoundError(
             f"The data set {place} needs the package {error.name}, but it is not installed. Run `pip install 'kdsweep[data]'`."
         ) from error
-    faults = (OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError)
     if place.path:
-        kind, name = _local(place, names)
+        kind, name = located(place, names)
         try:
-            if kind == _FOLDER:
+            if kind == FOLDER:
                 return datasets.load_dataset(kind, data_dir=str(place.folder / name), split="train")
-            files = [str(file) for file in _parquet(place) if _is_of(file, name)]
+            files = [str(file) for file in parquet_files(place, name)]
             return datasets.load_dataset(kind, data_files={name: files}, split=name)
-        except faults as error:
+        except _faults(datasets) as error:
             raise ValueError(
-                f"The split {name} in {place} needs {'pictures in a folder per class' if kind == _FOLDER else 'Parquet files'} that can "
+                f"The split {name} in {place} needs {'pictures in a folder per class' if kind == FOLDER else 'Parquet files'} that can "
                 f"be read, but got: {_reason(error)}"
             ) from error
     try:
         return datasets.load_dataset(place.hub, place.config or None, split=names[0], revision=place.revision)
-    except faults as error:
-        raise ValueError(
-            f"The data set {place} needs to be on this machine or within reach, but got: {_reason(error)} {_advice(error)}"
-        ) from error
+    except _faults(datasets) as error:
+        raise _out_of_reach(place, error) from error
 
 
-def column_of(data: Any, name: str, what: str) -> str:
+def described(place: Place) -> Any:
+    """What the hub, or the copy of it on this machine, says of a data set: a ``datasets.DatasetBuilder``. No rows are fetched.
+
+    Raises:
+        ValueError: it is neither on this machine nor within reach.
+        ModuleNotFoundError: ``datasets`` is not installed.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset_builder(place.hub, place.config or None, revision=place.revision)
+    except _faults(datasets) as error:
+        raise _out_of_reach(place, error) from error
+
+
+def column_of(columns: Sequence[str], name: str, what: str) -> str:
     """The name of a column, once it is known to be there.
 
     Raises:
         ValueError: it is not; the message has those that are.
     """
-    if name not in data.column_names:
-        shown = ", ".join(data.column_names[:_SHOWN]) + (", ..." if len(data.column_names) > _SHOWN else "")
-        raise ValueError(f"{what} needs the column {name}, but has {shown}.{nearest(name, data.column_names)}")
+    if name not in columns:
+        raise ValueError(f"{what} needs the column {name}, but has {listed(columns)}.{nearest(name, columns)}")
     return name
 
 
@@ -132,14 +143,22 @@ def labels_of(data: Any, column: str, classes: int, what: str, labelled: bool = 
     """
     if not labelled:
         return np.full(len(data), -1, np.int64)
-    names = getattr(data.features[column_of(data, column, what)], "names", None)
+    check_names(getattr(data.features[column_of(data.column_names, column, what)], "names", None), column, classes, what)
+    return whole_labels(np.asarray(data[column][:]), column, classes, what)
+
+
+def check_names(names: Sequence[str] | None, column: str, classes: int, what: str) -> None:
+    """Raise ValueError where the classes have names, but others than so many."""
     if names is not None and len(names) != classes:
-        raise ValueError(f"{what} needs {classes} classes, but the column {column} has {len(names)}: {_listed(names)}.")
-    found = np.asarray(data[column][:])
+        raise ValueError(f"{what} needs {classes} classes, but the column {column} has {len(names)}: {listed(names)}.")
+
+
+def whole_labels(found: NDArray[Any], column: str, classes: int, what: str) -> NDArray[np.int64]:
+    """(N,) values of a column as labels, or ValueError where one is anything but a whole number 0..classes-1."""
     if found.dtype == np.bool_:
         found = found.astype(np.int64)
     if not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"{what} needs whole numbers in the column {column}, but got values such as {data[0][column]!r}.")
+        raise ValueError(f"{what} needs whole numbers in the column {column}, but got values such as {_plain(found[0])!r}.")
     wrong = np.flatnonzero((found < 0) | (found >= classes))
     if len(wrong):
         hint = " The hub keeps the labels of such a test split to itself: take another split." if (found == -1).all() else ""
@@ -150,20 +169,25 @@ def labels_of(data: Any, column: str, classes: int, what: str, labelled: bool = 
     return found.astype(np.int64)
 
 
-def _local(place: Place, names: Sequence[str]) -> tuple[str, str]:
+def located(place: Place, names: Sequence[str]) -> tuple[str, str]:
     """(parquet or imagefolder, what the split is called) in a folder; looks no further than to the first picture."""
     place.check()
     root, parquet = place.folder, _parquet(place)
     for name in names:
         if any(_is_of(file, name) for file in parquet):
-            return _PARQUET, name
-        if any(True for _ in _pictures(place, name)):
-            return _FOLDER, name
+            return PARQUET, name
+        if any(True for _ in pictures_in(place, name)):
+            return FOLDER, name
     there = sorted({file.stem.partition("-")[0] for file in parquet} | {entry.name for entry in root.iterdir() if entry.is_dir()})
     raise ValueError(
         f"The data set in {root} needs the split {' or '.join(names)}, as {names[0]}-*.parquet or as {names[0]}/<class>/<picture>, "
-        f"but has {_listed(there) or 'nothing'}.{nearest(names[0], there)}"
+        f"but has {listed(there) or 'nothing'}.{nearest(names[0], there)}"
     )
+
+
+def parquet_files(place: Place, name: str) -> list[Path]:
+    """The files of a split, in the order of their rows."""
+    return [file for file in _parquet(place) if _is_of(file, name)]
 
 
 def _parquet(place: Place) -> list[Path]:
@@ -175,13 +199,27 @@ def _is_of(file: Path, name: str) -> bool:
     return file.stem == name or file.stem.startswith(f"{name}-") or file.parent.name == name
 
 
-def _pictures(place: Place, name: str) -> Iterator[Path]:
+def pictures_in(place: Place, name: str) -> Iterator[Path]:
+    """The files of a split in a folder of pictures."""
     return (file for file in (place.folder / name).glob("*/**/*") if file.suffix.lower() in _SUFFIXES)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence, the first dozen of them."""
     found = list(names)
     return ", ".join(found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
+
+
+def _faults(datasets: Any) -> tuple[type[BaseException], ...]:
+    return OSError, ValueError, RuntimeError, KeyError, TypeError, datasets.exceptions.DatasetsError
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _out_of_reach(place: Place, error: BaseException) -> ValueError:
+    return ValueError(f"The data set {place} needs to be on this machine or within reach, but got: {_reason(error)} {_advice(error)}")
 
 
 def _reason(error: BaseException) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces import check
 from trainables.distiller import Outputs
+from trainables.form import Form
 from trainables.recipe import FLOAT32
 
 FIRST, MIDDLE, LAST, PENULTIMATE = ("first", "middle", "last", "penultimate")
@@ -38,8 +40,25 @@ class Network(nn.Module, ABC):
 class Family(ABC):
     """A network family as a value: its fields are width, depth and the like."""
 
+    extra: ClassVar[str] = ""
+    """Which extra of kdsweep it needs, if any."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages of it, by the names that they are imported by."""
+
     def __post_init__(self) -> None:
         check(self)
+
+    def fits(self, form: Form) -> None:  # noqa: B027 # some read everything
+        """Raise ValueError where a network of the family cannot read such rows. Nothing is built."""
+
+    def stocked(self) -> tuple[str, ...]:
+        """Look whether this machine has what the family is made from, such as weights, without reading or fetching that: remarks.
+
+        Raises:
+            ValueError: it has not, or what it has does not fit.
+            ImportError: the extra is not installed.
+        """
+        return ()
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> Network:

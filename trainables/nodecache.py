@@ -34,6 +34,16 @@ def root() -> Path:
     return Path(os.environ.get("KDSWEEP_CACHE") or Path.home() / ".cache" / "kdsweep").expanduser()
 
 
+def standing(name: str) -> Path | None:
+    """The folder of an entry that stands, by the sizes of its files alone; None where it would have to be made."""
+    folder = root() / name
+    try:
+        sizes = {file: size for file, (size, _) in json.loads((folder / _LIST).read_text()).items()}
+        return folder if all((folder / file).stat().st_size == size for file, size in sizes.items()) else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def kept(name: str, size: int, make: Callable[[Path], None]) -> Path:
     """The folder of an entry, which ``make`` fills unless it stands already. ``size``: bytes that it takes, for the check beforehand.
 

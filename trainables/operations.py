@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.form import Form
 from trainables.network import Family, Network
 from trainables.recipe import FLOAT32, Recipe
 from trainables.source import Extent
@@ -44,20 +45,20 @@ def sketch(model: Family, shape: tuple[int, ...], classes: int) -> Sketch:
     return Sketch(network, counted.get_total_flops())
 
 
-def operations(trial: Trial, extent: Extent) -> float:
+def operations(trial: Trial, form: Form, extent: Extent) -> float:
     """Of a whole training, in bfloat16 operations of a TPU: its network forward and backward, its teacher forward.
 
     Evaluations and whatever the method adds (views, networks and passes of its own) are not among them. A teacher is asked once
     for each row where pictures are shown as they are, and at every step where they are augmented.
     """
     rows = extent.labelled if trial.method is None else extent.rows
-    found = _FORWARD_AND_BACKWARD * rows * trial.recipe.epochs * _of_row(trial.model, trial.recipe, extent)
+    found = _FORWARD_AND_BACKWARD * rows * trial.recipe.epochs * _of_row(trial.model, trial.recipe, form)
     if trial.teacher is not None and trial.method is not None and trial.method.needs.teacher:
         times = trial.recipe.epochs if extent.is_augmented else 1
         taught_by = (trial.model, trial.recipe) if trial.chain else (trial.teacher.model, trial.teacher.recipe)
-        found += rows * times * _of_row(*taught_by, extent)
+        found += rows * times * _of_row(*taught_by, form)
     return found
 
 
-def _of_row(model: Family, recipe: Recipe, extent: Extent) -> float:
-    return sketch(model, extent.shape, extent.classes).operations * _PASSES.get(recipe.precision, 1)
+def _of_row(model: Family, recipe: Recipe, form: Form) -> float:
+    return sketch(model, form.shape, form.classes).operations * _PASSES.get(recipe.precision, 1)

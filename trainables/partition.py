@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.stratified import drawn
+from trainables.stratified import drawn, shares
 
 FIRST, STRATIFIED = "first", "stratified"
 Ids = NDArray[np.bytes_]
@@ -40,11 +40,11 @@ class Sizes:
     test: float
     draw: str
 
-    def check(self, owner: str, train: int, test: int) -> tuple[int, int, int]:
+    def check(self, owner: str, train: int, test: int, classes: int) -> tuple[int, int, int]:
         """Rows of A (all that V leaves, if all are asked for), of V and of the test split.
 
         Raises:
-            ValueError: they do not fit splits of ``train`` and ``test`` rows.
+            ValueError: they do not fit splits of ``train`` and ``test`` rows, or the classes of which A is to have each.
         """
         validation = _count(owner, "validation", self.validation, train)
         labelled = train - validation if self.labelled == 1 else _count(owner, "labelled", self.labelled, train)
@@ -56,7 +56,21 @@ class Sizes:
         tested = _count(owner, "test", self.test, test)
         if tested > test:
             raise ValueError(f"{owner} needs test to be at most the {test} rows of its test split, but got test={self.test:g}.")
+        if self.draw == STRATIFIED and labelled < classes:
+            raise ValueError(
+                f"{owner} needs labelled to be at least a row of each of its {classes} classes with draw={STRATIFIED}, but got "
+                f"labelled={self.labelled:g}, which is {labelled}."
+            )
         return labelled, validation, tested
+
+    def check_labels(self, owner: str, labels: NDArray[np.int64], test: int, classes: int) -> None:
+        """Raise ValueError where parts cannot be drawn from training rows with such labels, (N,), in their order on disk."""
+        counts = check_complete(owner, labels, classes)
+        labelled, validation, _ = self.check(owner, len(labels), test, classes)
+        if self.labelled == 1:
+            _check_left(owner, counts, validation)
+        elif self.draw == FIRST:
+            _check_mixed(owner, labels[:labelled], classes)
 
 
 @dataclass(frozen=True)
@@ -84,13 +98,8 @@ def partition(owner: str, train: Part, test: Part, sizes: Sizes, classes: int, s
     if len(test.ids) == 0:
         raise ValueError(f"{owner} needs test rows, but has none.")
     rows, also_test, copies = _single(train, test)
-    empty = np.flatnonzero(np.bincount(train.labels[rows], minlength=classes) == 0)
-    if len(empty):
-        raise ValueError(
-            f"{owner} needs training rows of all {classes} classes, but has none of {len(empty)}, such as class {empty[0]}: "
-            "complete the data, or give its classes the numbers from 0 on."
-        )
-    labelled, validation, tested = sizes.check(owner, len(train.ids), len(test.ids))
+    counts = check_complete(owner, train.labels[rows], classes)
+    labelled, validation, tested = sizes.check(owner, len(train.ids), len(test.ids), classes)
     left = len(rows) - validation
     if sizes.labelled == 1:
         labelled = left
@@ -101,6 +110,7 @@ def partition(owner: str, train: Part, test: Part, sizes: Sizes, classes: int, s
         )
     by_id = rows[np.argsort(train.ids[rows], kind="stable")]
     if sizes.labelled == 1:
+        _check_left(owner, counts, validation)
         holdout, chosen = drawn(train.labels, by_id, validation, classes, f"validation {split}")
         others = chosen[:0]
     else:
@@ -119,6 +129,18 @@ def partition(owner: str, train: Part, test: Part, sizes: Sizes, classes: int, s
     return Drawn(chosen, holdout, others, extra, tests, also_test, copies)
 
 
+def check_complete(owner: str, labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """(classes,) rows of each class, or ValueError where one has none."""
+    counts = np.bincount(labels, minlength=classes)
+    empty = np.flatnonzero(counts == 0)
+    if len(empty):
+        raise ValueError(
+            f"{owner} needs training rows of all {classes} classes, but has none of {len(empty)}, such as class {empty[0]}: "
+            "complete the data, or give its classes the numbers from 0 on."
+        )
+    return counts
+
+
 def _single(part: Part, test: Part) -> tuple[NDArray[np.int64], int, int]:
     """Rows that are no test rows, one of each content, in order; how many are test rows, and how many copies there were."""
     order = np.lexsort((part.labels, part.ids))  # of copies with different labels the lowest stays, wherever it stands
@@ -135,6 +157,16 @@ def _count(owner: str, name: str, value: float, whole: int) -> int:
     if value != int(value):
         raise ValueError(f"{owner} needs {name} to be a share up to 1 or a whole number of rows, but got {name}={value:g}.")
     return int(value)
+
+
+def _check_left(owner: str, counts: NDArray[np.int64], validation: int) -> None:
+    """V is drawn first where A is all that it leaves, which may be nothing of a small class."""
+    bare = np.flatnonzero(counts <= np.array(shares(counts.tolist(), validation)))
+    if len(bare):
+        raise ValueError(
+            f"{owner} needs rows of every class besides the validation={validation} that calibrate and select, but these are all of "
+            f"{len(bare)} classes, such as class {bare[0]} with {counts[bare[0]]}. Make validation smaller, or complete the data."
+        )
 
 
 def _check_mixed(owner: str, labels: NDArray[np.int64], classes: int) -> None:

@@ -27,12 +27,15 @@ from numpy.typing import NDArray
 from search_spaces import Choice, Text, Uniform, tunable
 from trainables import nodecache
 from trainables.augmentation import AUGMENTATIONS
+from trainables.extras import DATA
 from trainables.folder import name_of
+from trainables.form import Form
+from trainables.glance import Asked, foreseen
 from trainables.hub import Place, check_splits, column_of, content_of, labels_of, opened
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import Encoded, Joined, Mapped, Shape, content_id, decoded, ids_of_files
 from trainables.rows import Chosen, Rows
-from trainables.source import NO_AUGMENTATION, Extent, Scaling, Source, Splits
+from trainables.source import NO_AUGMENTATION, Extent, Scaling, Source, Splits, Stock
 
 _log = logging.getLogger(__name__)
 TRAIN, TEST, MORE = "train", "test", "more"
@@ -60,6 +63,8 @@ class Facts:
 class PictureSet(Source):
     """What is in neither A, V nor the test rows is the unlabelled part U."""
 
+    extra: ClassVar[str] = DATA
+    packages: ClassVar[tuple[str, ...]] = ("datasets", "PIL")
     facts: ClassVar[Facts]
 
     labelled: float = tunable(
@@ -85,7 +90,7 @@ class PictureSet(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
-            self._sizes.check(self._name, self.facts.rows[TRAIN], self.facts.rows[TEST])
+            self._sizes.check(self._name, self.facts.rows[TRAIN], self.facts.rows[TEST], self.classes)
 
     @property
     @abstractmethod
@@ -107,15 +112,28 @@ class PictureSet(Source):
         """Whether the split without labels joins U."""
         return False
 
+    @property
+    def form(self) -> Form:
+        return Form((3, self.shape.side, self.shape.side), self.classes)
+
     def fits(self) -> None:
+        """What there is to tell without the data, the fields' own checks have told."""
+
+    def found(self) -> None:
         check_splits(self.place, (self.facts.splits[part] for part in self._parts))
 
+    @property
     def extent(self) -> Extent:
         train = self.facts.rows[TRAIN]
-        labelled, validation, _ = self._sizes.check(self._name, train, self.facts.rows[TEST])
+        labelled, validation, _ = self._sizes.check(self._name, train, self.facts.rows[TEST], self.classes)
         rows = train - validation + (self.facts.rows[MORE] if self.joins_more else 0)
-        shape = (3, self.shape.side, self.shape.side)
-        return Extent(shape, self.classes, labelled, rows, self.augmentation != NO_AUGMENTATION)
+        return Extent(labelled, rows, self.augmentation != NO_AUGMENTATION)
+
+    def stocked(self) -> Stock:
+        parts = {name: _Stored(self, name) for name in self._parts}
+        asked = {name: each.asked for name, each in parts.items()}
+        kept = {name: labels for name, each in parts.items() if (labels := each.kept_labels()) is not None}
+        return Stock(foreseen(self._name, self.place, asked, kept, self._sizes, MORE))
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """The pictures, as Rows that are read from files when they are needed, or all at once by whoever has the memory.
@@ -179,10 +197,27 @@ class _Stored:
     @cached_property
     def part(self) -> Part:
         """Content ids and labels. Of pictures of fixed size the ids are of their pixels, of others of their files: see ``_write_ids``."""
-        labels = self._array("labels", 8, self._write_labels, self._source.label, str(self._source.classes))
+        labels = self._array("labels", 8, self._write_labels, *self._told_of_labels)
         if self._is_decoded:
             _ = self._pictures  # before the ids, so that a picture is decoded once
         return Part(self._array("ids", 32, self._write_ids).astype("S32"), labels.astype(np.int64))
+
+    @property
+    def asked(self) -> Asked:
+        """What the split is held to."""
+        source, label = self._source, self._source.label if self._part != MORE else None
+        return Asked(self._names, self._what, source.facts.picture, label, source.classes, source.facts.rows[self._part])
+
+    def kept_labels(self) -> NDArray[np.int64] | None:
+        """Labels of a split of which all that is needed stands in the cache; None where the data set has to be opened."""
+        names = [self._entry("labels", *self._told_of_labels), self._entry("ids")]
+        if self._is_decoded:
+            names.append(self._entry("pictures", repr(self._source.shape)))
+        folders = [nodecache.standing(name) for name in names]
+        is_needed = not self._is_decoded and not self._place.path  # a folder of the same content has been read already
+        if is_needed or folders[0] is None or None in folders:
+            return None
+        return nodecache.array(folders[0] / _FILE).astype(np.int64)
 
     @property
     def rows(self) -> Rows:
@@ -190,6 +225,10 @@ class _Stored:
         if self._is_decoded:
             return Mapped(torch.from_numpy(self._pictures))
         return Encoded(*self._files, self._source.shape)
+
+    @property
+    def _told_of_labels(self) -> tuple[str, str]:
+        return self._source.label, str(self._source.classes)
 
     @cached_property
     def _pictures(self) -> NDArray[Any]:
@@ -217,14 +256,17 @@ class _Stored:
 
     def _column(self, on_hub: str, in_folder: str) -> str:
         is_folder = self._place.path and set(self._data.column_names) == {"image", "label"}
-        return column_of(self._data, in_folder if is_folder else on_hub, self._what)
+        return column_of(self._data.column_names, in_folder if is_folder else on_hub, self._what)
 
     def _array(self, kind: str, row_bytes: int, write: Callable[[Path], None], *more: str) -> NDArray[Any]:
         """One .npy file of the cache, one row per row of the split."""
-        told = "\0".join([str(_FORMAT), self._content, self._source.facts.picture, *more])
-        name = f"{name_of(self._source)}-{self._part}-{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        name = self._entry(kind, *more)
         size = 0 if self._place.path else row_bytes * self._source.facts.rows[self._part]
         return nodecache.array(nodecache.kept(name, size, lambda folder: write(folder / _FILE)) / _FILE)
+
+    def _entry(self, kind: str, *more: str) -> str:
+        told = "\0".join([str(_FORMAT), self._content, self._source.facts.picture, *more])
+        return f"{name_of(self._source)}-{self._part}-{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
     def _write_labels(self, file: Path) -> None:
         is_labelled = self._part != MORE

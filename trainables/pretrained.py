@@ -1,18 +1,23 @@
 """Networks of the ``transformers`` library: imported when one is built, made from a configuration or filled from a checkpoint.
 
-Checkpoints are a folder that ``save_pretrained`` wrote or an id of the Hugging Face hub, read as safetensors: never as pickles.
+Checkpoints are a folder that ``save_pretrained`` wrote, below KDSWEEP_DATA if relative, or an id of the Hugging Face hub, read as
+safetensors: never as pickles.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 _MAIN = "main"
+_FILES = ("model.safetensors", "model.safetensors.index.json")
+"""Of a checkpoint in one file, and of one in several."""
 
 
 def library(title: str) -> Any:
@@ -39,16 +44,95 @@ def made(title: str, kind: str, task: str, settings: Mapping[str, Any], classes:
         ValueError: the weights are not to be had, are no safetensors, or belong to another network.
     """
     transformers = library(title)
-    network, configuration = getattr(transformers, kind + task), getattr(transformers, f"{kind}Config")
+    network = getattr(transformers, kind + task)
     if not weights:
-        return network(configuration(num_labels=classes, **settings))
-    is_folder = Path(weights).is_dir()
-    place: dict[str, Any] = {"local_files_only": is_folder, "revision": revision or _MAIN}
+        return network(getattr(transformers, f"{kind}Config")(num_labels=classes, **settings))
+    found, place = _configured(title, kind, settings, weights, revision)
     try:
-        found = transformers.AutoConfig.from_pretrained(weights, **place)
+        filled, report = network.from_pretrained(place.name, config=found, use_safetensors=True, output_loading_info=True, **place.options)
+    except (OSError, ValueError, RuntimeError) as fault:
+        raise _not_to_be_had(title, weights, fault) from fault
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("classifier"))
+    if missing:
+        raise ValueError(
+            f"{title} needs weights for all of its layers, but got weights={weights!r} without {len(missing)}, {missing[0]} among them."
+        )
+    return filled.float().train()
+
+
+def stocked(title: str, kind: str, settings: Mapping[str, Any], weights: str, revision: str) -> tuple[str, ...]:
+    """Look whether ``made`` would find the weights, and whether they are of such a network, by configuration and headers alone.
+
+    What is going to be fetched is told in a sentence; a configuration is fetched to be looked at.
+
+    Raises:
+        ImportError, ValueError: as ``made``.
+    """
+    if not weights:
+        return ()
+    _, place = _configured(title, kind, settings, weights, revision)
+    if place.folder is not None:
+        files = sorted(place.folder.glob("model*.safetensors"))
+        if not files:
+            raise _not_to_be_had(title, weights, FileNotFoundError(f"{place.folder} has no model.safetensors"))
+        _check_headers(title, weights, files)
+        return ()
+    return _stocked_on_hub(title, weights, place.options["revision"])
+
+
+def _stocked_on_hub(title: str, weights: str, revision: str) -> tuple[str, ...]:
+    import huggingface_hub
+
+    for name in _FILES:
+        kept = huggingface_hub.try_to_load_from_cache(weights, name, revision=revision)
+        if isinstance(kept, str):
+            _check_headers(title, weights, [Path(kept)] if kept.endswith(".safetensors") else [])
+            return ()
+    try:
+        told = huggingface_hub.model_info(weights, revision=revision, files_metadata=True)
+    except Exception as fault:  # whatever its HTTP client raises: that was another package in each of three versions
+        raise _not_to_be_had(title, weights, fault) from fault
+    sizes = [each.size or 0 for each in told.siblings or () if each.rfilename.endswith(".safetensors")]
+    if not sizes:
+        raise _not_to_be_had(title, weights, FileNotFoundError("it has no safetensors"))
+    return (f"Weights {weights} will be fetched on every machine that trains: {sum(sizes) / 1e6:,.0f} MB.",)
+
+
+def _check_headers(title: str, weights: str, files: Sequence[Path]) -> None:
+    """A file that was cut short, or is a pointer of Git LFS, is told by its header, which says how long the file is."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as fault:
+            raise _not_to_be_had(title, weights, ValueError(f"{file}: {fault}")) from fault
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a checkpoint lies."""
+
+    name: str
+    """Path or hub id."""
+    folder: Path | None
+    options: Mapping[str, Any]
+
+
+def _configured(title: str, kind: str, settings: Mapping[str, Any], weights: str, revision: str) -> tuple[Any, _Place]:
+    """The configuration of a checkpoint, which is known to be that of such a network, and where it lies."""
+    transformers = library(title)
+    folder = Path(os.environ.get("KDSWEEP_DATA", "")) / Path(weights).expanduser()
+    is_folder = folder.is_dir()
+    place = _Place(
+        str(folder) if is_folder else weights, folder if is_folder else None, {"local_files_only": is_folder, "revision": revision or _MAIN}
+    )
+    try:
+        found = transformers.AutoConfig.from_pretrained(place.name, **place.options)
     except (OSError, ValueError) as fault:
         raise _not_to_be_had(title, weights, fault) from fault
-    wanted = configuration(**settings)
+    wanted = getattr(transformers, f"{kind}Config")(**settings)
     if found.model_type != wanted.model_type:
         raise ValueError(f"{title} needs weights of a {wanted.model_type}, but got weights={weights!r} of a {found.model_type}.")
     # How much is left out in training is this study's, not the checkpoint's.
@@ -60,16 +144,7 @@ def made(title: str, kind: str, task: str, settings: Mapping[str, Any], classes:
                 f"{title} needs weights of a network with {name}={getattr(wanted, name)}, but got weights={weights!r} with "
                 f"{name}={getattr(found, name)}. Change the family's fields to fit the checkpoint."
             )
-    try:
-        filled, report = network.from_pretrained(weights, config=found, use_safetensors=True, output_loading_info=True, **place)
-    except (OSError, ValueError, RuntimeError) as fault:
-        raise _not_to_be_had(title, weights, fault) from fault
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("classifier"))
-    if missing:
-        raise ValueError(
-            f"{title} needs weights for all of its layers, but got weights={weights!r} without {len(missing)}, {missing[0]} among them."
-        )
-    return filled.float().train()
+    return found, place
 
 
 def fitted(head: nn.Linear, classes: int, has_background: bool = False) -> nn.Linear:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from search_spaces import check
+from trainables.form import Form
 
 if TYPE_CHECKING:
     from trainables.rows import Rows
@@ -62,9 +63,6 @@ class Splits:
 class Extent:
     """How much there is to train on, as far as it is known before any of it is read."""
 
-    shape: tuple[int, ...]
-    """Of a row: (C, H, W), or (L,) token ids."""
-    classes: int
     labelled: int
     """Rows of A."""
     rows: int
@@ -74,24 +72,67 @@ class Extent:
 
 
 @dataclass(frozen=True)
+class Stock:
+    """What a look at a machine's data told."""
+
+    remarks: tuple[str, ...] = ()
+    """What is going to be fetched, for one."""
+    vocabulary: int | None = None
+    """Token ids lie below it, where there is a tokenizer that tells."""
+
+
+@dataclass(frozen=True)
 class Source(ABC):
     """A data source as a value: its fields are the sizes of the parts."""
+
+    extra: ClassVar[str] = ""
+    """Which extra of kdsweep it needs, if any."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages of it, by the names that they are imported by."""
 
     def __post_init__(self) -> None:
         check(self)
 
-    def fits(self) -> None:
-        """Whatever can be checked of a source before a study runs, by which a study file is read: nothing is fetched or decoded.
+    @property
+    def form(self) -> Form | None:
+        """What networks are given, as far as the fields tell; None where they do not."""
+        return None
+
+    @property
+    def extent(self) -> Extent | None:
+        """How much there is by what was published, copies and all; None where that is not known.
 
         Raises:
-            ValueError: the sizes do not fit the data, or the place that they are read from does not exist.
-            OSError: it cannot be read.
+            ValueError: the sizes are not for what was published, but for a copy elsewhere.
+        """
+        return None
+
+    def fits(self) -> None:
+        """Whatever a study file alone tells of a source, by which it is read: of data that lie elsewhere nothing is looked at.
+
+        Raises:
+            ValueError: the sizes do not fit the data.
         """
         self.load(0, opens_test=False)
 
-    def extent(self) -> Extent | None:
-        """What there is by what was published, copies and all; None where nothing is known before it is read."""
-        return None
+    def found(self) -> None:  # noqa: B027 # what comes with a package is always there
+        """Look whether the place that the data are read from is on this machine, in moments. The hub is not asked.
+
+        Raises:
+            ValueError: it is not, or lacks a split.
+            OSError: it cannot be read.
+        """
+
+    def stocked(self) -> Stock:
+        """Look whether this machine has all that ``load`` reads, or can fetch it, without decoding or fetching it.
+
+        Raises:
+            ValueError: it has not, or what it has does not fit.
+            OSError: it cannot be read.
+            ImportError: the extra is not installed.
+        """
+        self.found()
+        return Stock()
 
     @abstractmethod
     def load(self, split: int, opens_test: bool) -> Splits:

@@ -19,6 +19,7 @@ from search_spaces import Value
 from trainables import nodecache
 from trainables.data.imdb import Imdb
 from trainables.folder import name_of
+from trainables.partition import STRATIFIED
 from trainables.pictureset import PictureSet
 from trainables.source import Source
 
@@ -46,11 +47,11 @@ def stand_in(source: Source) -> dict[str, Value]:
         if not source.shape.fixed:
             found["size"] = _SIDE
         rows: Mapping[str, int] = source.facts.rows
-        return found | _sizes(source.labelled, rows["train"])
+        return found | _sizes(source.labelled, rows["train"], _least_share(source))
     if isinstance(source, Imdb):
         folder = _kept(source, "", _texts)
         found = {"path": str(folder), "tokenizer": str(folder / "tokenizer"), "length": _LENGTH}
-        return found | _sizes(source.labelled, 25_000)
+        return found | _sizes(source.labelled, 25_000, _least_share(source))
     return {}
 
 
@@ -61,8 +62,13 @@ def training_rows(source: Source) -> int | None:
     return _LEAST if isinstance(source, Imdb) else None
 
 
-def _sizes(labelled: float, rows: int) -> dict[str, Value]:
-    share = labelled if labelled <= 1 else labelled / rows
+def _least_share(source: PictureSet | Imdb) -> float:
+    """Of A where it is to have a row of each class."""
+    return source.form.classes / (training_rows(source) or 1) if source.draw == STRATIFIED else 0.0
+
+
+def _sizes(labelled: float, rows: int, least: float = 0.0) -> dict[str, Value]:
+    share = max(least, labelled if labelled <= 1 else labelled / rows)
     return {"labelled": share, "validation": HELD, "test": 1.0}
 
 

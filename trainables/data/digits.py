@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from search_spaces import IntUniform, tunable
+from trainables.form import Form
 from trainables.source import Extent, Source, Splits
 from trainables.stratified import drawn
 
@@ -36,8 +37,13 @@ class Digits(Source):
                 f"but got labelled={self.labelled}, validation={self.validation}, test={self.test}."
             )
 
+    @property
     def extent(self) -> Extent:
-        return Extent((1, SIDE, SIDE), CLASSES, self.labelled, ROWS - self.validation - self.test)
+        return Extent(self.labelled, ROWS - self.validation - self.test)
+
+    @property
+    def form(self) -> Form:
+        return Form((1, SIDE, SIDE), CLASSES)
 
     def load(self, split: int, opens_test: bool) -> Splits:
         images, digits = _raw()

@@ -23,10 +23,13 @@ from numpy.typing import NDArray
 
 from search_spaces import Choice, IntUniform, Text, Uniform, tunable
 from trainables import nodecache
+from trainables.extras import DATA
+from trainables.form import Form
+from trainables.glance import Asked, foreseen
 from trainables.hub import Place, check_splits, column_of, content_of, labels_of, opened
 from trainables.partition import FIRST, STRATIFIED, Part, Sizes, partition
 from trainables.pictures import content_id
-from trainables.source import Extent, Source, Splits
+from trainables.source import Extent, Source, Splits, Stock
 from trainables.tokens import tokenized, tokenizer_content, tokenizer_of
 
 LABELS = ("neg", "pos")
@@ -41,6 +44,8 @@ _log = logging.getLogger(__name__)
 class Imdb(Source):
     """Reviews as token ids (N, length) int64, 0 behind the end. What is in neither A, V nor the test rows is the unlabelled part U."""
 
+    extra: ClassVar[str] = DATA
+    packages: ClassVar[tuple[str, ...]] = ("datasets", "transformers")
     name: ClassVar[str] = "Imdb"
 
     labelled: float = tunable(
@@ -64,15 +69,32 @@ class Imdb(Source):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
-            self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST])
+            self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST], len(LABELS))
+
+    @property
+    def form(self) -> Form:
+        return Form((self.length,), len(LABELS))
 
     def fits(self) -> None:
+        """What there is to tell without the data, the fields' own checks have told."""
+
+    def found(self) -> None:
         check_splits(self._place, ([part] for part in self._parts))
 
+    @property
     def extent(self) -> Extent:
-        labelled, validation, _ = self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST])
+        labelled, validation, _ = self._sizes.check(self.name, _ROWS[_TRAIN], _ROWS[_TEST], len(LABELS))
         rows = _ROWS[_TRAIN] - validation + (_ROWS[_MORE] if self.unlabelled else 0)
-        return Extent((self.length,), len(LABELS), labelled, rows)
+        return Extent(labelled, rows)
+
+    def stocked(self) -> Stock:
+        parts = {name: _Stored(self, self._place, name) for name in self._parts}
+        asked = {name: each.asked for name, each in parts.items()}
+        kept = {name: labels for name, each in parts.items() if (labels := each.kept_labels()) is not None}
+        remarks = foreseen(self.name, self._place, asked, kept, self._sizes, _MORE)
+        if len(kept) == len(parts):
+            return Stock(remarks, 1 + max(int(each.tokens.max(initial=0)) for each in parts.values()))
+        return Stock(remarks, len(tokenizer_of(self.tokenizer)))
 
     def load(self, split: int, opens_test: bool) -> Splits:
         """Token ids, int64.
@@ -131,12 +153,26 @@ class _Stored:
         labels = self._array("labels", 8, self._write_labels)
         return Part(self._array("ids", 32, self._write_ids).astype("S32"), labels.astype(np.int64))
 
+    @property
+    def asked(self) -> Asked:
+        """What the split is held to."""
+        label = "label" if self._part != _MORE else None
+        return Asked([self._part], self._what, "text", label, len(LABELS), _ROWS[self._part], is_text=True)
+
+    def kept_labels(self) -> NDArray[np.int64] | None:
+        """Labels of a split of which all that is needed stands in the cache; None where the data set has to be opened."""
+        names = (self._entry("labels"), self._entry("ids"), self._entry("tokens", *self._told_of_tokens))
+        folders = [nodecache.standing(name) for name in names]
+        return None if folders[0] is None or None in folders else nodecache.array(folders[0] / _FILE).astype(np.int64)
+
+    @property
+    def _told_of_tokens(self) -> tuple[str, str]:
+        return tokenizer_content(self._source.tokenizer), str(self._source.length)
+
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
         """(N, length)."""
-        source = self._source
-        told = (tokenizer_content(source.tokenizer), str(source.length))
-        return self._array("tokens", 8 * source.length, self._write_tokens, *told)
+        return self._array("tokens", 8 * self._source.length, self._write_tokens, *self._told_of_tokens)
 
     @cached_property
     def _data(self) -> Any:
@@ -152,17 +188,20 @@ class _Stored:
 
     @cached_property
     def _texts(self) -> Sequence[str]:
-        texts: list[str] = list(self._data[column_of(self._data, "text", self._what)])
+        texts: list[str] = list(self._data[column_of(self._data.column_names, "text", self._what)])
         wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
         if wrong:
             raise ValueError(f"{self._what} needs texts in the column text, but got {texts[wrong[0]]!r} in row {wrong[0]}.")
         return texts
 
     def _array(self, kind: str, row_bytes: int, write: Callable[[Path], None], *more: str) -> NDArray[Any]:
-        told = "\0".join([str(_FORMAT), self._content, *more])
-        name = f"imdb-{self._part}-{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        name = self._entry(kind, *more)
         size = 0 if self._place.path else row_bytes * _ROWS[self._part]
         return nodecache.array(nodecache.kept(name, size, lambda folder: write(folder / _FILE)) / _FILE)
+
+    def _entry(self, kind: str, *more: str) -> str:
+        told = "\0".join([str(_FORMAT), self._content, *more])
+        return f"imdb-{self._part}-{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
 
     def _write_labels(self, file: Path) -> None:
         np.save(file, labels_of(self._data, "label", len(LABELS), self._what, labelled=self._part != _MORE))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces import Choice, IntUniform, Uniform, tunable
 from trainables.distiller import Outputs
+from trainables.form import Form
 from trainables.network import PENULTIMATE, Family, Network
 
 GROUP, NONE = "group", "none"
@@ -34,12 +35,15 @@ class CNN(Family):
     )
     head: str = tunable(FLATTEN, Choice((POOL, FLATTEN)), "what the classifier sees: the mean over positions, or every position")
 
-    def build(self, shape: tuple[int, ...], classes: int) -> Network:
+    def fits(self, form: Form) -> None:
         smallest = 2 ** (self.depth - 1)
-        if len(shape) != 3 or min(shape[1:]) < smallest:
+        if len(form.shape) != 3 or min(form.shape[1:]) < smallest:
             raise ValueError(
-                f"CNN needs inputs (C, H, W) of at least {smallest}x{smallest} at depth={self.depth}, but got shape={tuple(shape)}."
+                f"CNN needs inputs (C, H, W) of at least {smallest}x{smallest} at depth={self.depth}, but got shape={tuple(form.shape)}."
             )
+
+    def build(self, shape: tuple[int, ...], classes: int) -> Network:
+        self.fits(Form(shape, classes))
         return _CNN(shape, self, classes)
 
 

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from search_spaces import Choice, Text, Uniform, tunable
 from trainables.convolutions import Convolutional, check_pictures, initialise, small_head
+from trainables.extras import MODELS
+from trainables.form import Form
 from trainables.network import Family, Network
-from trainables.pretrained import fitted, made
+from trainables.pretrained import fitted, made, stocked
 
 _RESNETS: dict[str, dict[str, Any]] = {
     "resnet18": {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
@@ -41,6 +43,9 @@ _MOMENTUM = 0.1
 class ImageNet(Family):
     """Stages stem, stage1, ..., stage4, for any pictures whose sides are multiples of 32."""
 
+    extra: ClassVar[str] = MODELS
+    packages: ClassVar[tuple[str, ...]] = ("transformers",)
+
     network: str = tunable("resnet18", Choice((*_RESNETS, *MOBILE, EFFICIENTNET)), "which")
     width: float = tunable(1.0, Choice((0.5, 0.75, 1.0, 1.4, 2.0)), "factor on the channels", only_if={"network": MOBILE})
     dropout: float = tunable(
@@ -51,14 +56,22 @@ class ImageNet(Family):
         low=0.0,
         high=1.0,
     )
-    weights: str = tunable("", Text(), "folder or hub id of a checkpoint to start from; none by default", off="")
+    weights: str = tunable(
+        "", Text(), "folder, below KDSWEEP_DATA if relative, or hub id of a checkpoint to start from; none by default", off=""
+    )
     revision: str = tunable("", Text(), "commit of the hub id; the newest by default", off="")
 
     def untrained(self) -> ImageNet:
         return replace(self, weights="")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("ImageNet", form.shape, stride=32, least=32)
+
+    def stocked(self) -> tuple[str, ...]:
+        return stocked("ImageNet", *self._configuration(), self.weights, self.revision)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("ImageNet", shape, stride=32, least=32)
+        self.fits(Form(shape, classes))
         kind, settings = self._configuration()
         settings["num_channels"] = shape[0]
         found = made("ImageNet", kind, "ForImageClassification", settings, classes, self.weights, self.revision)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from search_spaces import IntUniform, Uniform, tunable
 from trainables.distiller import Outputs
+from trainables.form import Form
 from trainables.network import PENULTIMATE, Family, Network
 
 
@@ -22,6 +23,12 @@ class MLP(Family):
     dropout: float = tunable(
         0.0, Uniform(0.0, 0.5), "share of units that a training step leaves out, behind every hidden layer", off=0.0, low=0.0, high=1.0
     )
+
+    def fits(self, form: Form) -> None:
+        if len(form.shape) < 2:
+            raise ValueError(
+                f"MLP needs inputs (C, H, W), but got token ids of shape={tuple(form.shape)}. Take a family for texts, such as bert."
+            )
 
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
         return _MLP(math.prod(shape), self, classes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from search_spaces import Choice, tunable
 from trainables.convolutions import Convolutional, check_pictures, initialise, normalised, small_head
+from trainables.form import Form
 from trainables.network import Family, Network
 
 _GROUPS = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -32,8 +33,11 @@ class MobileNetV2(Family):
 
     width: float = tunable(0.5, Choice((0.25, 0.5, 0.75, 1.0)), "factor on the channels of the groups; the last 1280 stay")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("MobileNetV2", form.shape, stride=16, least=32)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("MobileNetV2", shape, stride=16, least=32)
+        self.fits(Form(shape, classes))
         stem = before = int(32 * self.width)
         groups = []
         for expansion, channels, blocks, stride in _GROUPS:

@@ -16,6 +16,7 @@ from torch import nn
 
 from search_spaces import Choice, tunable
 from trainables.convolutions import Convolutional, Residual, check_pictures, initialise, normalised, shortcut
+from trainables.form import Form
 from trainables.network import Family, Network
 
 
@@ -26,8 +27,11 @@ class ResNet(Family):
     depth: int = tunable(20, Choice((8, 14, 20, 32, 44, 56, 110)), "layers with weights: six for every block of a group, and two")
     width: int = tunable(1, Choice((1, 4)), "factor on the channels of the groups")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("ResNet", form.shape, stride=4, least=8)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("ResNet", shape, stride=4, least=8)
+        self.fits(Form(shape, classes))
         stem = 16 if self.width == 1 else 8 * self.width
         widths = [stem, *(16 * self.width * factor for factor in (1, 2, 4))]
         groups = [

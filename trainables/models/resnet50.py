@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.convolutions import Convolutional, Residual, check_pictures, initialise, normalised, shortcut
+from trainables.form import Form
 from trainables.network import Family, Network
 
 _BLOCKS = (3, 4, 6, 3)
@@ -22,8 +23,11 @@ _EXPANSION = 4
 class ResNet50(Family):
     """Stages stem, stage1, ..., stage4: the rectified outputs of the groups, from the whole resolution down to an eighth."""
 
+    def fits(self, form: Form) -> None:
+        check_pictures("ResNet50", form.shape, stride=8, least=16)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("ResNet50", shape, stride=8, least=16)
+        self.fits(Form(shape, classes))
         groups, before = [], 64
         for number, blocks in enumerate(_BLOCKS):
             narrow = 64 * 2**number

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search_spaces import Choice, tunable
 from trainables.convolutions import ChannelShuffle, Convolutional, check_pictures, normalised
+from trainables.form import Form
 from trainables.network import Family, Network
 
 _WIDTHS = {1: 144, 2: 200, 3: 240}
@@ -30,8 +31,11 @@ class ShuffleNetV1(Family):
 
     groups: int = tunable(3, Choice(tuple(_WIDTHS)), "groups of the 1x1 convolutions")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("ShuffleNetV1", form.shape, stride=8, least=16)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("ShuffleNetV1", shape, stride=8, least=16)
+        self.fits(Form(shape, classes))
         stages, before = [], _STEM
         for number, blocks in enumerate(_BLOCKS):
             after = _WIDTHS[self.groups] * 2**number

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search_spaces import Choice, tunable
 from trainables.convolutions import ChannelShuffle, Convolutional, check_pictures, normalised
+from trainables.form import Form
 from trainables.network import Family, Network
 
 _WIDTHS = {0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024), 1.5: (176, 352, 704, 1024), 2.0: (244, 488, 976, 2048)}
@@ -30,8 +31,11 @@ class ShuffleNetV2(Family):
 
     width: float = tunable(1.0, Choice(tuple(_WIDTHS)), "factor on the channels, by the paper's table")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("ShuffleNetV2", form.shape, stride=8, least=16)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("ShuffleNetV2", shape, stride=8, least=16)
+        self.fits(Form(shape, classes))
         *widths, last = _WIDTHS[self.width]
         stages, before = [], _STEM
         for width, blocks in zip(widths, _BLOCKS, strict=True):

@@ -16,6 +16,7 @@ from torch import nn
 
 from search_spaces import Choice, tunable
 from trainables.convolutions import Convolutional, check_pictures, initialise, small_head
+from trainables.form import Form
 from trainables.network import Family, Network
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -30,9 +31,12 @@ class VGG(Family):
 
     depth: int = tunable(8, Choice(tuple(_CONVOLUTIONS)), "layers with weights in the paper, where three are fully connected")
 
+    def fits(self, form: Form) -> None:
+        check_pictures("VGG", form.shape, stride=16 if _is_large(form.shape) else 8, least=16)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        is_large = len(shape) == 3 and min(shape[1:]) >= _LARGE
-        check_pictures("VGG", shape, stride=16 if is_large else 8, least=16)
+        self.fits(Form(shape, classes))
+        is_large = _is_large(shape)
         blocks, before = [], shape[0]
         for number, (width, count) in enumerate(zip(_WIDTHS, _CONVOLUTIONS[self.depth], strict=True)):
             halves = 0 < number < 4 or (number == 4 and is_large)
@@ -42,6 +46,10 @@ class VGG(Family):
         initialise(network)
         small_head(network.head)
         return network
+
+
+def _is_large(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape[1:]) >= _LARGE
 
 
 def _block(inputs: int, width: int, count: int, halves: bool) -> nn.Sequential:

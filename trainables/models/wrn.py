@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search_spaces import Choice, IntUniform, Uniform, tunable
 from trainables.convolutions import Convolutional, check_pictures, initialise
+from trainables.form import Form
 from trainables.network import Family, Network
 
 
@@ -28,8 +29,11 @@ class WRN(Family):
         0.0, Uniform(0.0, 0.5), "share that a training step leaves out between the convolutions of a block", off=0.0, low=0.0, high=1.0
     )
 
+    def fits(self, form: Form) -> None:
+        check_pictures("WRN", form.shape, stride=4, least=8)
+
     def build(self, shape: tuple[int, ...], classes: int) -> Network:
-        check_pictures("WRN", shape, stride=4, least=8)
+        self.fits(Form(shape, classes))
         widths = [16, *(16 * self.width * factor for factor in (1, 2, 4))]
         groups = []
         for number, (before, after) in enumerate(itertools.pairwise(widths)):

@@ -26,6 +26,8 @@ class Command:
         self._changed = threading.Event()
         self._lock = threading.Lock()
         self._retried: list[str] = []
+        self.is_at_work = False
+        """Whether there may be something in flight, which Ctrl-C saves. Before that it ends the launch where it stands."""
 
     @property
     def is_paused(self) -> bool:
@@ -110,15 +112,19 @@ def listening(command: Command, folder: str, deliver: Callable[[list[Event]], No
 
 @contextlib.contextmanager
 def interruptible(command: Command) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once: cancel. Twice: KeyboardInterrupt."""
+    """Ctrl-C or SIGTERM once: cancel. Twice, or before there is anything to save: KeyboardInterrupt as well.
+
+    A library may swallow that; what is cancelled stays it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if command.is_cancelled():
-            raise KeyboardInterrupt
+        ends_here = command.is_cancelled() or not command.is_at_work
         command.obey(orders.CANCEL)
+        if ends_here:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -118,7 +118,8 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         for told in needs.check_here(study, launch.trains_here) if launch.make_runner is None else ():
             console.print(f"note: {told}", soft_wrap=True, markup=False)
 
-    with StudyLock(folder):
+    command = Command()
+    with interruptible(command), StudyLock(folder):
         journal = Journal(folder)
         before = journal.read()
         record = record_of(before)
@@ -139,7 +140,6 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
         orders.sweep_away(folder)
         hands.deliver([_launch_event(study, launch), *events])
         replay = mirror.Mirror(folder, run.wandb, run.wandb_project)
-        command = Command()
         status, can_write = "interrupted", True
 
         def conclude() -> str:
@@ -162,9 +162,9 @@ def drive(study: Study, launch: Launch, console: Console) -> Outcome:
                 sys.stderr.flush()
                 os._exit(reason.exit_code)
 
+        command.is_at_work = True
         try:
             with (
-                interruptible(command),
                 listening(command, folder, hands.deliver),
                 Progress(console, lambda: " · ".join(part for part in (command.state, hands.line()) if part)),
                 contextlib.suppress(KeyboardInterrupt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,35 @@ def test_interrupted_and_run_again_it_ends_in_the_same_table(after: int, tiny_st
     rest = run(study, quiet, Launch(in_process=True, make_runner=lambda _: Synthetic()))
     assert rest.trained == whole.trained - after
     assert table.same(table.read_trials(tmp_path / "whole/tiny"), table.read_trials(tmp_path / "parts/tiny")) == []
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+def test_ctrl_c_before_the_first_cell_ends_the_launch(
+    is_swallowed: bool, tiny_study_text: str, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is at work then may swallow it, as imports and finalisers do: that it was wanted stays known."""
+    trained: list[str] = []
+
+    class Telling(Synthetic):
+        def run(self, leg: Leg, halt: Callable[[], bool] = never) -> Row:
+            trained.append(leg.trial.id)
+            return super().run(leg)
+
+    def pressed(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            if not is_swallowed:
+                raise
+
+    monkeypatch.setattr("orchestrator.driver.orders.sweep_away", pressed)
+    launch = Launch(in_process=True, make_runner=lambda _: Telling())
+    with pytest.raises(Interrupted if is_swallowed else KeyboardInterrupt):
+        run(at(tiny_study_text, tmp_path), quiet, launch)
+    assert trained == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert run(at(tiny_study_text, tmp_path), quiet, launch).exit_code == 0
 
 
 def test_real_trainings_resume_at_rungs_with_the_same_numbers(tiny_study_text: str, tmp_path: Path, quiet: Console) -> None:

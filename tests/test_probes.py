@@ -18,7 +18,8 @@ from orchestrator.driver import Launch, drive
 from orchestrator.errors import StudyError
 from orchestrator.journal import Journal
 from orchestrator.needs import wanted_of
-from orchestrator.probes import Newcomers, Probes
+from orchestrator.placement import Placement
+from orchestrator.probes import Newcomers, Probes, checked
 from orchestrator.reading import study_of
 from tests.test_needs import study_text, write_cifar
 from trainables.inventory import Inventory
@@ -101,6 +102,8 @@ def test_probes_are_asked_once_and_lanes_of_newcomers_wait_for_them(cluster, tin
     ray.init(found.address, log_to_driver=False)
     said: list[str] = []
     wanted = wanted_of(study_of(tiny_study_text))
+    with pytest.raises(StudyError, match="A data set needs path to be a folder"):
+        checked(wanted_of(study_of(study_text(tiny_study_text, DATA))), Placement(), {"CPU": 1.0}, said.append)
     probes = Probes(wanted, said.append, _stocked)
     rich, poor = (nodes[name].node_id for name in ("rich", "poor"))
     probes.check({rich: "rich", poor: "poor"})  # both have the variable

@@ -19,10 +19,12 @@ from trainables.recipe import Recipe
 
 FOLDER = "smoke"
 """Below the study's storage."""
-_LENGTHS = ("recipe.epochs", "recipe.batch")
 _BATCHES = 4
-"""Steps that an epoch has at least, where rows are known."""
+"""Steps that an epoch has at least, where rows are known, and batches are not the smallest ones."""
 _SMALLEST = 16
+"""Rows of a batch, at least."""
+_PASSES = 2
+"""Looks at every row, of a method that looks several times."""
 _RATE = 1e-3
 
 
@@ -50,8 +52,8 @@ def _changes(study: Study, data: Mapping[str, Value], rows: int | None) -> Itera
         trials = min(study.search.trials, 2)
         yield from (("search.trials", trials), ("search.generation", trials), ("search.startup", 1), ("search.blocks", 1))
         for name, space in study.search.spaces.items():
-            searched = [each.name for each in space.parameters if each.name in _LENGTHS]
-            yield from ((f"search.space.{name}.{each}", [1 if each == _LENGTHS[0] else _SMALLEST]) for each in searched)
+            least = ((each.name, _least(each.name)) for each in space.parameters)
+            yield from ((f"search.space.{name}.{each}", [value]) for each, value in least if value is not None)
     if study.confirm is not None:
         yield "confirm.blocks", 2
         if study.confirm.path is not None:
@@ -62,8 +64,18 @@ def _arm(path: str, arm: Arm, rows: int | None) -> Iterator[tuple[str, Value]]:
     yield from _network(path, arm.model, arm.recipe, rows)
     if arm.teacher is not None:
         yield from _network(f"{path}.teacher", arm.teacher.model, arm.teacher.recipe, rows)
-    # Stages of a method that come before its own training are as long as they say.
-    yield from ((f"{path}.{each.name}", 1) for each in tunables(arm.method) if each.name.endswith("_epochs"))
+    least = ((each.name, _least(f"method.{each.name}")) for each in tunables(arm.method))
+    yield from ((f"{path}.{name}", value) for name, value in least if value is not None)
+
+
+def _least(name: str) -> int | None:
+    """How little is enough of what makes a training long; None for what does not."""
+    if name == "recipe.batch":
+        return _SMALLEST
+    if name == "method.passes":
+        return _PASSES
+    # Stages of a method that come before its own training have epochs of their own.
+    return 1 if name == "recipe.epochs" or (name.startswith("method.") and name.endswith("_epochs")) else None
 
 
 def _network(path: str, model: Family, recipe: Recipe, rows: int | None) -> Iterator[tuple[str, Value]]:

@@ -56,6 +56,7 @@ def test_a_study_keeps_its_arms_methods_and_networks_and_loses_its_length(path):
         assert not getattr(arm.model, "weights", "")
         assert not getattr(taught.model, "weights", "")
         assert all(getattr(arm.method, name) == 1 for name in vars(arm.method) if name.endswith("_epochs"))
+        assert getattr(arm.method, "passes", 2) == 2
     assert found.run.smoke
     assert found.run.lane == "any"
     if found.confirm is not None:
@@ -83,6 +84,16 @@ def test_what_is_searched_of_the_length_has_one_value():
     assert "search.space.vanilla.recipe.batch" not in found
 
 
+def test_what_is_searched_of_a_method_is_left_alone_but_for_its_length():
+    more = ["search.space.ups.method.passes=[5, 10]", "search.space.sskd.method.head_epochs=[10, 20]"]
+    whole = read_study(STUDIES[0].parent / "all_methods_digits.yaml", more)
+    found = dict(each.partition("=")[::2] for each in smoke.overrides(whole, {}, None))
+    assert {name: value for name, value in found.items() if name.startswith("search.space.")} == {
+        "search.space.ups.method.passes": "[2]",
+        "search.space.sskd.method.head_epochs": "[1]",
+    }
+
+
 # The data
 
 
@@ -99,7 +110,7 @@ def made(source):
 
 @pytest.mark.parametrize(
     ("source", "rows", "side"),
-    [(Cifar100(labelled=1), 148, 32), (ImageNet(), 1048, 32), (CelebA(), 96, 32), (Cub200(), 248, 32), (Stl10(), 96, 96)],
+    [(Cifar100(labelled=1), 124, 32), (ImageNet(), 1024, 16), (CelebA(), 48, 16), (Cub200(), 224, 16), (Stl10(), 48, 96)],
     ids=lambda value: name_of(value) if not isinstance(value, int) else "",
 )
 def test_pictures_are_read_by_the_loader_of_the_source(cache, source, rows, side):
@@ -117,8 +128,8 @@ def test_pictures_are_read_by_the_loader_of_the_source(cache, source, rows, side
 def test_texts_are_read_by_the_loader_of_the_source(cache):
     pytest.importorskip("transformers")
     found = made(Imdb()).load(0, opens_test=True)
-    assert (found.inputs.shape[1], found.inputs.dtype) == (32, torch.int64)
-    assert len(found.inputs) + len(found.holdout_inputs) == 96
+    assert (found.inputs.shape[1], found.inputs.dtype) == (8, torch.int64)
+    assert len(found.inputs) + len(found.holdout_inputs) == 48
     assert len(found.test_inputs) == synthetic.TESTED
     assert int(found.inputs.max()) < 30_000
 
@@ -131,9 +142,25 @@ def test_the_same_source_has_the_same_files_which_are_written_once(cache):
     assert synthetic.stand_in(Cifar100(labels="coarse"))["path"] != first["path"]
 
 
-def test_a_number_of_labelled_rows_becomes_their_share():
-    assert synthetic._sizes(2500.0, 50_000)["labelled"] == 0.05
-    assert synthetic._sizes(1.0, 50_000)["labelled"] == 1.0
+@pytest.mark.parametrize(
+    ("labelled", "share"),
+    # Of 124 rows; a share of CIFAR-100's 50,000; at least 8 rows, and at most what V's 8 leave.
+    [(25_000.0, 0.5), (0.25, 0.25), (2500.0, 8 / 124), (0.01, 8 / 124), (0.99, 116 / 124), (1.0, 1.0)],
+)
+def test_the_share_of_labelled_rows_is_kept_where_it_is_enough(cache, labelled, share):
+    source = made(Cifar100(labelled=labelled))
+    assert source.labelled == pytest.approx(share)
+    assert synthetic.stand_in(source)["labelled"] == source.labelled
+    found = source.load(0, opens_test=False)
+    assert found.labelled == round(min(share, 116 / 124) * 124)
+    assert len(found.inputs) == 116
+
+
+def test_some_texts_are_longer_than_what_is_read_of_them_and_some_shorter(cache):
+    pytest.importorskip("transformers")
+    found = made(Imdb()).load(0, opens_test=False)
+    is_full = found.inputs[:, -1] != 0
+    assert 0 < int(is_full.sum()) < len(is_full)
 
 
 def test_digits_are_used_as_they_are():

@@ -23,15 +23,16 @@ from trainables.partition import STRATIFIED
 from trainables.pictureset import PictureSet
 from trainables.source import Source
 
-_VERSION = 1
+_VERSION = 2
 """Raised when the same source comes to other files."""
-HELD, TESTED = 16, 48
-"""Rows of V and of the test split."""
-_LEAST, _MORE = 96, 48
+LABELLED, HELD, TESTED = 8, 8, 16
+"""Rows of A, at least, of V and of the test split."""
+_LEAST, _MORE = 48, 24
 """Training rows: one of every class and so many more, and so many at least."""
-_SIDE, _STORED = 32, 40
+_SIDE, _STORED = 16, 20
 """Of pictures whose size can be chosen: as they are read, and as they are stored."""
-_LENGTH, _WORDS = 32, 60
+_LENGTH, _WORDS = 8, 60
+"""Token ids of a text, and words that there are."""
 
 
 def stand_in(source: Source) -> dict[str, Value]:
@@ -47,11 +48,11 @@ def stand_in(source: Source) -> dict[str, Value]:
         if not source.shape.fixed:
             found["size"] = _SIDE
         rows: Mapping[str, int] = source.facts.rows
-        return found | _sizes(source.labelled, rows["train"], _least_share(source))
+        return found | _sizes(source, source.labelled, rows["train"])
     if isinstance(source, Imdb):
         folder = _kept(source, "", _texts)
         found = {"path": str(folder), "tokenizer": str(folder / "tokenizer"), "length": _LENGTH}
-        return found | _sizes(source.labelled, 25_000, _least_share(source))
+        return found | _sizes(source, source.labelled, 25_000)
     return {}
 
 
@@ -62,13 +63,13 @@ def training_rows(source: Source) -> int | None:
     return _LEAST if isinstance(source, Imdb) else None
 
 
-def _least_share(source: PictureSet | Imdb) -> float:
-    """Of A where it is to have a row of each class."""
-    return source.form.classes / (training_rows(source) or 1) if source.draw == STRATIFIED else 0.0
-
-
-def _sizes(labelled: float, rows: int, least: float = 0.0) -> dict[str, Value]:
-    share = max(least, labelled if labelled <= 1 else labelled / rows)
+def _sizes(source: PictureSet | Imdb, labelled: float, published: int) -> dict[str, Value]:
+    rows = training_rows(source) or 1
+    share = labelled if labelled <= 1 else labelled / published
+    if share < 1:
+        # A hundredth of so few rows is none, one row is a batch without statistics, and a stratified A has a row of each class.
+        least = max(LABELLED, source.form.classes if source.draw == STRATIFIED else 0)
+        share = min(max(share, least / rows), 1 - HELD / rows)
     return {"labelled": share, "validation": HELD, "test": 1.0}
 
 
@@ -110,7 +111,7 @@ def _texts(folder: Path) -> None:
     words = [f"word{number}" for number in range(_WORDS)]
     for part, rows in (("train", _LEAST), ("test", TESTED), ("unsupervised", TESTED)):
         rng = np.random.RandomState(len(part))
-        texts = [f"{part} {words[row % _WORDS]} {' '.join(rng.choice(words, 12))}" for row in range(rows)]
+        texts = [f"{part} {words[row % _WORDS]} {' '.join(rng.choice(words, 3 + row % 9))}" for row in range(rows)]
         labels = [row % 2 if part != "unsupervised" else -1 for row in range(rows)]
         table = pa.table({"text": texts, "label": pa.array(labels, pa.int64())})
         pq.write_table(table, folder / f"{part}-00000-of-00001.parquet")

@@ -2,8 +2,8 @@
 
 What is changed is said as overrides of the study file, so that the text that is kept with the results is that of the smoke run, and
 `resume`, `status` and `report` need to know nothing of it. Data are made up (``trainables.synthetic``); one epoch, two trials a
-search and two blocks are what is left. No weights are fetched. Results lie in a folder of their own, and their report says first
-that no number in it means anything.
+search and two blocks are what is left, or one block where many arms are compared. No weights are fetched. Results lie in a folder
+of their own, and their report says first that no number in it means anything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _BATCHES = 4
 """Steps that an epoch has at least, where rows are known, and batches are not the smallest ones."""
 _SMALLEST = 16
 """Rows of a batch, at least."""
+_MANY = 20
+"""Arms of stage two, above which one block is enough: differences have no intervals then."""
 _PASSES = 2
 """Looks at every row, of a method that looks several times."""
 _RATE = 1e-3
@@ -55,7 +57,7 @@ def _changes(study: Study, data: Mapping[str, Value], rows: int | None) -> Itera
             least = ((each.name, _least(each.name)) for each in space.parameters)
             yield from ((f"search.space.{name}.{each}", [value]) for each, value in least if value is not None)
     if study.confirm is not None:
-        yield "confirm.blocks", 2
+        yield "confirm.blocks", min(study.confirm.blocks, 2 if len(study.confirm.arms) <= _MANY else 1)
         if study.confirm.path is not None:
             yield "confirm.path.blocks", 1
 

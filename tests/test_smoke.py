@@ -60,7 +60,7 @@ def test_a_study_keeps_its_arms_methods_and_networks_and_loses_its_length(path):
     assert found.run.smoke
     assert found.run.lane == "any"
     if found.confirm is not None:
-        assert found.confirm.blocks == 2
+        assert found.confirm.blocks == (1 if path.stem.startswith(("all_methods", "peng_", "self_distillation_cifar10")) else 2)
         assert found.confirm.against == whole.confirm.against
     if found.search is not None:
         assert trainings(found.search) * found.search.blocks <= 2

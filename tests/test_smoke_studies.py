@@ -43,13 +43,17 @@ def test_a_study_runs_from_end_to_end(path, tmp_path):
     confirm = read_study(path).confirm
     assert confirm is not None
     assert set(confirm.arms) <= {each["arm"] for each in found["arms"]}
-    assert {each["ok"] for each in found["arms"]} == {2}
+    assert {each["ok"] for each in found["arms"]} == {1 if len(confirm.arms) > 20 else 2}
     shutil.rmtree(tmp_path)  # networks of every chain: gigabytes, of which pytest would keep three launches
 
 
 def test_every_study_has_its_line_in_the_docs():
     lines = (ROOT / "docs" / "smoke.md").read_text().splitlines()
-    found = [match[1] for line in lines if (match := re.match(r"\| \[(\w+)\.yaml\]\(\.\./search_spaces/studies/\1\.yaml\) \|( [\d,.]+ \|)+$", line))]
+    found = [
+        match[1]
+        for line in lines
+        if (match := re.match(r"\| \[(\w+)\.yaml\]\(\.\./search_spaces/studies/\1\.yaml\) \|( [\d,.]+ \|)+$", line))
+    ]
     assert sorted(found) == [path.stem for path in STUDIES]
 
 

@@ -14,11 +14,12 @@ quickstart: environment
 test: environment
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# What takes longer: faults that are injected for real, ten thousand generated inputs, data sets in the form that they have on disk.
+# What takes longer: faults that are injected for real, ten thousand generated inputs, data sets in the form that they have on disk,
+# one study of every paper with --smoke.
 test-slow: environment
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
 
-# Every study of the package with --smoke: minutes each, an hour or more in all. One of them: SMOKE='-k peng_wrn40x2'
+# Every study of the package with --smoke, one by one; docs/smoke.md has what each takes. One of them: SMOKE='-k peng_wrn40x2'
 test-smoke: environment
 	$(BIN)/python -m pytest -m smoke $(SMOKE)
 

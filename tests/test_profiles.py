@@ -90,6 +90,13 @@ def test_more_failures_than_a_quarter_leave_no_mean() -> None:
     assert "slam: more than a quarter of its cells failed" in " ".join(over_settings(found, Unit(100.0, 1), "test.accuracy").notes)
 
 
+def test_where_every_cell_failed_there_is_no_profile() -> None:
+    assert made({arm: [NAN, NAN] for arm in SCORES}, CONFIGS) is None
+    found = made({arm: [NAN, NAN] for arm in SCORES} | {"kd": [0.1, NAN]}, CONFIGS)
+    assert found is not None
+    assert over_settings(found, Unit(100.0, 1), "test.accuracy").pictures[0].draw() is not None
+
+
 def test_blocks_still_to_come_are_left_out_for_all() -> None:
     found = made(SCORES, CONFIGS, missing={"slam, mnist": [3]})
     assert found is not None

@@ -110,7 +110,7 @@ def made(source):
 
 @pytest.mark.parametrize(
     ("source", "rows", "side"),
-    [(Cifar100(labelled=1), 124, 32), (ImageNet(), 1024, 16), (CelebA(), 48, 16), (Cub200(), 224, 16), (Stl10(), 48, 96)],
+    [(Cifar100(labelled=1), 124, 32), (ImageNet(), 1024, 32), (CelebA(), 48, 32), (Cub200(), 224, 32), (Stl10(), 48, 96)],
     ids=lambda value: name_of(value) if not isinstance(value, int) else "",
 )
 def test_pictures_are_read_by_the_loader_of_the_source(cache, source, rows, side):

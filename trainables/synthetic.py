@@ -29,8 +29,8 @@ LABELLED, HELD, TESTED = 8, 8, 16
 """Rows of A, at least, of V and of the test split."""
 _LEAST, _MORE = 48, 24
 """Training rows: one of every class and so many more, and so many at least."""
-_SIDE, _STORED = 16, 20
-"""Of pictures whose size can be chosen: as they are read, and as they are stored."""
+_SIDE, _STORED = 32, 40
+"""Of pictures whose size can be chosen: as they are read, which is the least that networks for ImageNet take, and as they are stored."""
 _LENGTH, _WORDS = 8, 60
 """Token ids of a text, and words that there are."""
 

@@ -76,7 +76,7 @@ class Profiles:
 def profiles(
     scores: pd.DataFrame, configs: Mapping[str, Mapping[str, Any]], arms: Sequence[ArmSummary], goal: str, *, seed: int = 0
 ) -> Profiles | None:
-    """Treatments over settings; None where fewer than two of each are crossed.
+    """Treatments over settings; None where fewer than two of each are crossed, or every cell failed.
 
     Args:
         scores: blocks by arms, NaN where there is no score.
@@ -97,6 +97,8 @@ def profiles(
     merits = [[(sign * scores.loc[kept[place], arm]).fillna(-np.inf).to_numpy() for place, arm in enumerate(row)] for row in treatments]
     at = np.unique(np.concatenate([values for row in merits for values in row]))
     at = at[np.isfinite(at)]
+    if not at.size:
+        return None
     methods = [_method(configs[row[0]]) for row in treatments]
     labels = methods if len({*methods}) == len(methods) else [row[0] for row in treatments]
     found = [_profile(label, row, values, at, sign, seed) for label, row, values in zip(labels, treatments, merits, strict=True)]

@@ -110,7 +110,7 @@ def made(source):
 
 @pytest.mark.parametrize(
     ("source", "rows", "side"),
-    [(Cifar100(labelled=1), 124, 32), (ImageNet(), 1024, 32), (CelebA(), 48, 32), (Cub200(), 224, 32), (Stl10(), 48, 96)],
+    [(Cifar100(labelled=1), 124, 32), (ImageNet(), 1024, 32), (CelebA(), 32, 32), (Cub200(), 224, 32), (Stl10(), 34, 96)],
     ids=lambda value: name_of(value) if not isinstance(value, int) else "",
 )
 def test_pictures_are_read_by_the_loader_of_the_source(cache, source, rows, side):
@@ -129,7 +129,7 @@ def test_texts_are_read_by_the_loader_of_the_source(cache):
     pytest.importorskip("transformers")
     found = made(Imdb()).load(0, opens_test=True)
     assert (found.inputs.shape[1], found.inputs.dtype) == (8, torch.int64)
-    assert len(found.inputs) + len(found.holdout_inputs) == 48
+    assert len(found.inputs) + len(found.holdout_inputs) == 32
     assert len(found.test_inputs) == synthetic.TESTED
     assert int(found.inputs.max()) < 30_000
 

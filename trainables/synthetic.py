@@ -27,7 +27,7 @@ _VERSION = 2
 """Raised when the same source comes to other files."""
 LABELLED, HELD, TESTED = 8, 8, 16
 """Rows of A, at least, of V and of the test split."""
-_LEAST, _MORE = 48, 24
+_LEAST, _MORE = 32, 24
 """Training rows: one of every class and so many more, and so many at least."""
 _SIDE, _STORED = 32, 40
 """Of pictures whose size can be chosen: as they are read, which is the least that networks for ImageNet take, and as they are stored."""

@@ -8,7 +8,7 @@ The rule. Two arms are different where they train on other rows, for another num
 learning rate: that needs no rehearsal. Otherwise they are different where the number of their parameters differs, or the
 rehearsed student, in a single bit. Arms that are equal in a first rehearsal are rehearsed again with a teacher trained further,
 then with more rows, each with further seeds, since a part may act only where a teacher is sure, or on few rows; only what is
-equal in all of them is a no-op. In these longer ones small networks stand in for large ones. What cannot be rehearsed, or has a
+equal in all of them is a no-op. Small networks stand in for large ones. What cannot be rehearsed, or has a
 schedule that differs only at steps which no rehearsal reaches, is not refused. A loss that reads differently but trains the same student, bit for bit, makes no difference.
 """
 
@@ -29,6 +29,7 @@ Rehearse = Callable[[Trial, Conditions], Rehearsal]
 
 CONDITIONS = (SHORT, SURE, WIDE)
 """In the order in which arms are rehearsed; the later ones where the earlier ones showed nothing."""
+_STOOD_IN = "with small networks in place of its own"
 _MOST_NAMED = 4
 """Names of differing settings in one sentence."""
 
@@ -72,7 +73,8 @@ class Prover:
             pair = self._rehearsal(arm, conditions), self._rehearsal(other, conditions)
             found = difference(*pair)
             if found is not None:
-                return Proof(True, found if conditions is self._conditions[0] else f"{_told(conditions, pair)}: {found}")
+                under = [*([] if conditions is self._conditions[0] else [conditions.name]), *([_STOOD_IN] if pair[0].stood_in else [])]
+                return Proof(True, ": ".join([", ".join(under), found] if under else [found]))
             problem = pair[0].problem or pair[1].problem
             if problem:
                 return Proof(True, f"not shown, since it could not be rehearsed: {problem}")
@@ -136,7 +138,9 @@ def difference(first: Rehearsal, second: Rehearsal) -> str | None:
     elif first.outcome != second.outcome:
         found.append(f"the same step-0 loss and gradient, {_apart_from(first, second)}")
     more = sum(first.parameters.values()) - sum(second.parameters.values())
-    found.append(f"{abs(more):,.0f} {'fewer' if more < 0 else 'more'} parameters")
+    if more or not first.stood_in:
+        whose = " of the student" if first.stood_in else ""
+        found.append(f"{abs(more):,.0f} {'fewer' if more < 0 else 'more'} parameters{whose}")
     return "; ".join(found)
 
 
@@ -174,15 +178,12 @@ def _apart_from(first: Rehearsal, second: Rehearsal) -> str:
     return f"apart by {moments[0]:.0%} of the training" if moments else "apart in the trained student alone"
 
 
-def _told(conditions: Conditions, pair: tuple[Rehearsal, Rehearsal]) -> str:
-    """Under what conditions two trainings were rehearsed, in a sentence."""
-    return f"{conditions.name} (small networks in place of its own)" if pair[0].stood_in else conditions.name
-
-
 def _refusal(pairs: Sequence[tuple[Rehearsal, Rehearsal]], settings: Sequence[str]) -> str:
     first, second = pairs[0]
-    further = [f"{pair[0].rehearsed} {_told(conditions, pair)}" for conditions, pair in zip(CONDITIONS, pairs, strict=True)][1:]
+    further = [f"{pair[0].rehearsed} {conditions.name}" for conditions, pair in zip(CONDITIONS, pairs, strict=True)][1:]
     said = f"a no-op: the two trainings are bit for bit the same over {_listed([f'{first.rehearsed} rehearsed steps', *further])}"
+    if first.stood_in:
+        said += f", {_STOOD_IN}"
     if first.loss != second.loss:
         said += ", though the step-0 loss reads {} against {}".format(*told_apart(first.loss, second.loss))
     return f"{said}. Without effect here: {_listed(settings)}" if settings else f"{said}, and so are their settings"

@@ -158,12 +158,22 @@ def test_a_first_step_that_differs_counts_where_a_later_one_went_wrong() -> None
 
 
 def test_who_stood_in_is_told(study: Study, arm: Arm) -> None:
-    stood = {f"{t}_{number}": replace(PLAIN, stood_in=True) for t in (2, 4) for number in (1, 2)}
+    stood = {f"{t}_{number}": replace(PLAIN, stood_in=True) for t in (2, 4) for number in (0, 1, 2)}
     found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
-    assert "24 with a teacher trained further (small networks in place of its own) and 24 with more rows (small" in found.reason
+    assert "24 with more rows, with small networks in place of its own. Without effect" in found.reason
     stood["2_1"] = replace(stood["2_1"], outcome="x")
     found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
-    assert found.reason.startswith("with a teacher trained further (small networks in place of its own): the same step-0 loss")
+    assert found.reason.startswith("with a teacher trained further, with small networks in place of its own: the same step-0 loss")
+
+
+def test_of_stand_ins_only_parameters_of_the_student_are_told(study: Study, arm: Arm) -> None:
+    stood = {f"{t}_0": replace(PLAIN, stood_in=True, parameters={"student": 5e6}) for t in (2, 4)}
+    stood["2_0"] = replace(stood["2_0"], gradient=0.25, outcome="x")
+    found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
+    assert found.reason == "with small networks in place of its own: the same step-0 loss, its gradient's norm 0.25 against 0.5"
+    stood["2_0"] = replace(stood["2_0"], parameters={"student": 6e6})
+    found = Prover(study, Scripted(**stood)).prove(arm.changed({"method.temperature": 2.0}), arm)
+    assert found.reason.endswith("; 1,000,000 more parameters of the student")
 
 
 def test_what_cannot_be_rehearsed_is_not_refused(study: Study, arm: Arm) -> None:

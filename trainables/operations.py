@@ -28,6 +28,11 @@ class Sketch:
     operations: float
     """Of one row, forward; a multiplication and an addition are two."""
 
+    @property
+    def parameters(self) -> int:
+        """How many it has."""
+        return sum(each.numel() for each in self.network.parameters())
+
 
 @functools.cache
 def sketch(model: Family, shape: tuple[int, ...], classes: int) -> Sketch:

@@ -3,8 +3,8 @@
 It has the trial's own data source, networks, method and teacher, but few rows and few steps; progress still runs from 0 to
 1, so whatever a schedule does late is done here too. It is deterministic, runs on the CPU and never opens the test split.
 
-Large networks are rehearsed for a few steps on small inputs, and in whatever takes longer than that small networks with the same
-stages stand in for them (``trainables.standin``): what a part of a method makes of logits and maps shows on those of any network.
+For large networks small ones with the same stages stand in, and see small inputs (``trainables.standin``): what a part of a method
+makes of logits and maps shows on those of any network. Large networks that differ in whatever field are taken to be different.
 
 What a miniature cannot show is told beside it, from the training in full: the rows, how many steps of how many rows, the
 learning rate and the method's levels at every step. What is shortened of whatever the training needs (its teacher, networks
@@ -28,7 +28,7 @@ from trainables.batches import Order, Resident, resident
 from trainables.device import Cpu, seed_of
 from trainables.loop import Training
 from trainables.network import Family
-from trainables.operations import sketch
+from trainables.operations import Sketch, sketch
 from trainables.rows import Rows
 from trainables.source import Source, Splits
 from trainables.standin import StandIn
@@ -47,8 +47,8 @@ _MOST_PICTURES = 1024
 """Of those that are read when they are needed."""
 _LARGE = 8e6
 """Floating-point operations (two for a multiplication and an addition) from which on a network is large: of one row, forward."""
-_SIDE, _SIDE_OF_STAND_IN, _TOKENS = 64, 32, 32
-"""What large networks see: so many pixels of each side of a picture at most, evenly spaced, and the first so many tokens of a text."""
+_SIDE, _TOKENS = 32, 32
+"""What stand-ins see: so many pixels of each side of a picture at most, evenly spaced, and the first so many tokens of a text."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,11 @@ class Conditions:
     """Most steps of whatever it needs: its teacher, and other networks."""
     block: int
     """Index of the tuning block whose seeds it has."""
-    rows_of_large: int | None = None
-    """Most rows where a network is large; None: a small one stands in, with as many rows as any."""
 
 
-SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0, rows_of_large=16)
+SHORT = Conditions("with few rows", rows=64, steps=24, teacher_steps=24, block=0)
 """What every arm is rehearsed under."""
-BRIEF = Conditions("in a few steps", rows=16, steps=2, teacher_steps=2, block=0, rows_of_large=16)
+BRIEF = Conditions("in a few steps", rows=16, steps=2, teacher_steps=2, block=0)
 """What arms of a smoke run are rehearsed under, which only shows that it can be done."""
 SURE = Conditions("with a teacher trained further", rows=64, steps=96, teacher_steps=240, block=1)
 """A part may act only where the teacher is sure, or the student is far."""
@@ -100,7 +98,7 @@ class Rehearsal:
     rehearsed: int = 0
     """Steps of the rehearsal that were done."""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    """student, and method: what it trains beside the student."""
+    """student, and method: what it trains beside the student, which is not known where another network stood in."""
     terms: Mapping[str, float] = field(default_factory=dict)
     """Unweighted, of the first step."""
     gradient: float = math.nan
@@ -127,9 +125,9 @@ class _Scale:
     """What of the data a rehearsal sees."""
 
     rows: int
-    side: int | None = None
-    """Of pictures, at most; None: as they are, and so are texts."""
-    stands_in: bool = False
+    """Of each part, at most."""
+    stands_in: bool
+    """Whether small networks stand in for its own, and see small inputs."""
 
 
 class Stage:
@@ -140,7 +138,6 @@ class Stage:
         self._device.settle()
         self._splits: dict[tuple[Source, int], tuple[Splits, str]] = {}
         self._parts: dict[tuple[Source, int, _Scale], Resident] = {}
-        self._costs: dict[tuple[Family, Source], tuple[float, StandIn]] = {}
         self._networks: dict[tuple[str, Conditions, _Scale], FrozenTeacher] = {}
         self._failed: dict[object, Exception] = {}
 
@@ -158,36 +155,26 @@ class Stage:
                 rates=_digest_of_rates(trial, order.steps),
                 levels=_levels(trial, order.steps),
             )
-            scale = self._scale(trial, conditions)
+            scale = _Scale(conditions.rows, self._is_large(trial))
             short = self._shortened(trial, scale, conditions.steps)
             seen = Order(len(self._data(trial, scale).inputs), short.recipe.batch, short.recipe.epochs, 0)
             found = replace(found, stood_in=scale.stands_in, seen=_levels(trial, seen.steps))
             training = self._training(short, trial, conditions, scale)
             first = training.advance(1 / training.order.steps)
             found = _opened(found, training, first)
-            return _ended(found, training, [*first, *training.advance(1.0)])
+            found = _ended(found, training, [*first, *training.advance(1.0)])
+            return replace(found, parameters={"student": self._sketch(trial.model, trial).parameters}) if scale.stands_in else found
         except Exception as error:  # noqa: BLE001 # whatever a training can raise: the real one will tell the same, in its row
             return replace(found, problem=f"{type(error).__name__}: {error}")
 
-    def _scale(self, trial: Trial, conditions: Conditions) -> _Scale:
-        """How large the rows of a rehearsal are, and how many there are."""
+    def _is_large(self, trial: Trial) -> bool:
         by = trial.first_teacher
-        if not any(self._cost(model, trial)[0] >= _LARGE for model in (trial.model, *([by.model] if by else []))):
-            return _Scale(conditions.rows)
-        if conditions.rows_of_large is None:
-            return _Scale(conditions.rows, _SIDE_OF_STAND_IN, stands_in=True)
-        return _Scale(conditions.rows_of_large, _SIDE)
+        return any(self._sketch(model, trial).operations >= _LARGE for model in (trial.model, *([by.model] if by else [])))
 
-    def _cost(self, model: Family, trial: Trial) -> tuple[float, StandIn]:
-        """Floating-point operations of a network for one row as large networks see it, and what would stand in for it."""
-        return self._once(self._costs, (model, trial.data), (model, trial.data), lambda: self._counted(model, trial))
-
-    def _counted(self, model: Family, trial: Trial) -> tuple[float, StandIn]:
+    def _sketch(self, model: Family, trial: Trial) -> Sketch:
         splits, _ = self._loaded(trial)
-        some = _smaller(_picked(splits.holdout_inputs, torch.zeros(1, dtype=torch.int64)), _SIDE)
-        with self._device.generators_kept():
-            found = sketch(model, tuple(some.shape[1:]), splits.classes)
-        return found.operations, StandIn.of(found.network)
+        shape = splits.inputs.shape[1:] if isinstance(splits.inputs, Tensor) else splits.inputs.shape
+        return sketch(model, tuple(shape), splits.classes)
 
     def _training(self, short: Trial, trial: Trial, conditions: Conditions, scale: _Scale) -> Training:
         by = trial.teacher_trial
@@ -216,8 +203,12 @@ class Stage:
         # A batch of one row has no statistics, which some networks need.
         batch = max(2, -(-rows // _STEPS_PER_EPOCH))
         epochs = max(1, round(steps / Order(rows, batch, 1, 0).steps_per_epoch))
-        model = self._cost(trial.model, trial)[1] if scale.stands_in else trial.model
-        return replace(trial, model=model, recipe=replace(trial.recipe, batch=batch, epochs=epochs), opens_test=False)
+        short = replace(trial, recipe=replace(trial.recipe, batch=batch, epochs=epochs), opens_test=False)
+        if not scale.stands_in:
+            return short
+        # What the network is made of beside its stages goes into how the stand-in begins.
+        seed = seed_of("stand-in", trial.block.init, repr(trial.model))
+        return replace(short, model=StandIn.of(self._sketch(trial.model, trial).network), block=replace(trial.block, init=seed))
 
     def _loaded(self, trial: Trial) -> tuple[Splits, str]:
         return self._once(self._splits, (trial.data, trial.block.split), trial.data, lambda: _told_apart_by_rows(trial))
@@ -242,10 +233,10 @@ class Stage:
             train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), scale.rows)])
             held = _spaced(0, len(splits.holdout_inputs), scale.rows)
             few = Splits(
-                inputs=_smaller(_picked(splits.inputs, train), scale.side),
+                inputs=_seen(_picked(splits.inputs, train), scale),
                 labels=splits.labels[train],
                 labelled=len(labelled),
-                holdout_inputs=_smaller(_picked(splits.holdout_inputs, held), scale.side),
+                holdout_inputs=_seen(_picked(splits.holdout_inputs, held), scale),
                 holdout_labels=splits.holdout_labels[held],
                 test_inputs=None,
                 test_labels=None,
@@ -300,14 +291,14 @@ def _picked(inputs: Tensor | Rows, rows: Tensor) -> Tensor:
     return inputs[rows] if isinstance(inputs, Tensor) else inputs.fetch(rows)
 
 
-def _smaller(inputs: Tensor, side: int | None) -> Tensor:
-    """Pictures (N, C, H, W) at most so many pixels a side; of texts (N, L) the beginning. All of it where ``side`` is None."""
-    if side is None:
+def _seen(inputs: Tensor, scale: _Scale) -> Tensor:
+    """Inputs as networks see them: for stand-ins pictures (N, C, H, W) become smaller, and of texts (N, L) the beginning is left."""
+    if not scale.stands_in:
         return inputs
     if inputs.dtype == torch.int64:
         return inputs[:, :_TOKENS]
     for axis in range(2, inputs.ndim):
-        inputs = inputs.index_select(axis, _spaced(0, inputs.shape[axis], side))
+        inputs = inputs.index_select(axis, _spaced(0, inputs.shape[axis], _SIDE))
     return inputs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import random
@@ -24,7 +25,9 @@ from trainables.batches import resident
 from trainables.device import Cpu, Device
 from trainables.distiller import Outputs
 from trainables.loop import Training
+from trainables.models.bert import BERT
 from trainables.models.cnn import CNN
+from trainables.models.imagenet import ImageNet
 from trainables.models.mlp import MLP
 from trainables.recipe import Recipe
 from trainables.runner import Runner, name_of_checkpoint
@@ -295,3 +298,29 @@ def test_a_process_may_train_on_the_cpu_first(devices):
     command = [sys.executable, "-c", BACKWARD_ON_THE_CPU_FIRST]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
     assert done.stdout.strip() == "[2.0, 2.0]", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "bound"),
+    # Four rows of one position each in the last batch norms: what rounds otherwise shows in the third digit.
+    [(BERT(size="tiny", vocabulary=100, dropout=0.0), (8,), 1e-5), (ImageNet(network="resnet18"), (3, 32, 32), 1e-2)],
+    ids=["bert", "resnet18"],
+)
+def test_networks_of_transformers_run_on_the_device_and_compile_once(model, shape, bound):
+    torch.manual_seed(0)
+    here = model.build(shape, 5)
+    away = copy.deepcopy(here).to(XLA.torch_device)
+    inputs = torch.randint(0, 100, (4, *shape)) if len(shape) == 1 else torch.rand(4, *shape)
+    before, losses, graphs = fallbacks(), [], []
+    for _ in range(3):
+        for network in (here, away):
+            there_now = next(network.parameters()).device
+            network.zero_grad()
+            loss = torch.nn.functional.cross_entropy(network(inputs.to(there_now)).logits, torch.arange(4, device=there_now))
+            loss.backward()
+            XLA.boundary()
+            losses.append(float(loss.detach().cpu()))
+        graphs.append(XLA.compilations())
+    assert losses[1] == pytest.approx(losses[0], rel=bound)
+    assert graphs[1] == graphs[2]
+    assert fallbacks() == before

@@ -20,8 +20,8 @@ def check_needs(findings: Findings, premises: Premises) -> None:
     if study is None:
         findings.ok(place, "", "no study is named whose data, networks and weights could be looked for.")
         return
-    found = taken(wanted_of(study))
     trains = premises.address is None
+    found = taken(wanted_of(study, trains))
     for fault in found.faults:
         if trains:
             findings.error(place, "", fault)

@@ -17,10 +17,15 @@ from trainables.inventory import Inventory, Wanted, taken
 _MOST_HOSTS = 3
 
 
-def wanted_of(study: Study) -> Wanted:
-    """All sources and networks that any cell of a study may have: of its arms and of what its designs make of them."""
+def wanted_of(study: Study, trains: bool = True) -> Wanted:
+    """All sources and networks that any cell of a study may have: of its arms and of what its designs make of them.
+
+    ``trains``: whether cells run; where stage two is only rehearsed, no weights are asked for.
+    """
     arms = all_arms(study)
     networks = [(model, arm.source(study)) for arm in arms for model in (arm.model, arm.taught_by(study).model)]
+    if not trains:
+        networks = [(model.untrained(), source) for model, source in networks]
     return Wanted(tuple(dict.fromkeys(arm.source(study) for arm in arms)), tuple(dict.fromkeys(networks)))
 
 
@@ -40,7 +45,7 @@ def check_here(study: Study, trains: bool) -> tuple[str, ...]:
     Raises:
         StudyError: they do, and would fail.
     """
-    found = taken(wanted_of(study))
+    found = taken(wanted_of(study, trains))
     if not found.faults:
         return found.remarks
     if trains:

@@ -365,6 +365,11 @@ def test_a_driver_that_does_not_train_only_says_what_it_lacks(tiny_study_text, t
         "This machine could not rehearse stage two, so that parts without effect are not found out: A data set needs path"
     )
     assert needs.check_here(replace(study, confirm=None), trains=False) == ()
+    model = ImageNet(network="resnet18", weights=str(tmp_path / "none"))
+    weighted = replace(study_of(study_text(tiny_study_text)), teacher=replace(study.teacher, model=model))
+    assert [family for family, _ in needs.wanted_of(weighted).networks].count(model) > 0
+    assert {family for family, _ in needs.wanted_of(weighted, trains=False).networks} >= {replace(model, weights="")}
+    assert model not in needs.wanted_of(weighted, trains=False).families
     with pytest.raises(StudyError):
         needs.check_here(study, trains=True)
 

@@ -141,7 +141,7 @@ def test_ten_evaluations_and_the_ends_of_legs():
     training = _student()
     reports = training.advance(0.33) + training.advance(1.0)
     assert [report.step for report in reports] == [2, 4, 6, 7, 8, 10, 12, 14, 16, 18, 20]
-    assert [report.progress for report in reports] == [0.1, 0.2, 0.3, 0.33, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert [report.progress for report in reports] == [0.1, 0.2, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 def test_a_short_training_is_evaluated_at_every_step():
@@ -149,7 +149,7 @@ def test_a_short_training_is_evaluated_at_every_step():
     assert [(r.step, round(r.progress, 3)) for r in training.advance(1.0)] == [(1, 0.333), (2, 0.667), (3, 1.0)]
     single = _student(recipe=Recipe(batch=50, epochs=1), opens_test=True)
     (rung,) = single.advance(0.5)
-    assert (rung.step, rung.progress) == (1, 0.5)
+    assert (rung.step, rung.progress) == (1, 1.0), "the leg ends behind the only step"
     (end,) = single.advance(1.0)
     assert end.metrics["train.loss"] == rung.metrics["train.loss"]
     assert "test.accuracy" in end.metrics
@@ -157,10 +157,10 @@ def test_a_short_training_is_evaluated_at_every_step():
 
 
 def test_legs_change_no_number():
-    whole = {report.step: report.metrics for report in _student().advance(1.0)}
+    whole = {report.step: (report.progress, report.metrics) for report in _student().advance(1.0)}
     training = _student()
-    parts = [report for until in (0.07, 0.33, 0.5, 0.51, 0.94, 1.0) for report in training.advance(until)]
-    found = {report.step: report.metrics for report in parts}
+    parts = [report for until in (0.07, 0.29, 0.5, 0.51, 0.94, 1.0) for report in training.advance(until)]
+    found = {report.step: (report.progress, report.metrics) for report in parts}
     assert {step: found[step] for step in whole} == whole
 
 

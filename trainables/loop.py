@@ -264,7 +264,7 @@ class Training:
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value} at step {self.steps} of {self.order.steps}.")
-        return Report(self.steps, min(self.steps / self.order.steps, until), metrics)
+        return Report(self.steps, self.steps / self.order.steps, metrics)
 
     def _test(self) -> dict[str, float]:
         inputs, labels = self.data.test_inputs, self.data.test_labels

@@ -33,7 +33,6 @@ from trainables.synchronised import Shares, Synchronised, synchronise
 from trainables.teachers import FrozenTeacher
 from trainables.trial import Block, Teacher, Trial
 
-SIZES = (2, 3)
 # 50 rows in batches of 17: the last of three has 16 and one that fills it up, and of two or three workers some get one more.
 RECIPE = Recipe(learning_rate=0.05, momentum=0.5, batch=17, epochs=2)
 BOUND = 1e-5
@@ -211,15 +210,18 @@ def alone() -> dict[str, dict[str, Any]]:
     return {name: _trained(trial) for name, trial in TRIALS.items()}
 
 
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
+def size(request: pytest.FixtureRequest) -> int:
+    """How many workers there are."""
+    return int(request.param)
+
+
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory, halfway: bytes) -> dict[int, list[dict[str, Any]]]:
-    found = {}
-    for size in SIZES:
-        folder = tmp_path_factory.mktemp("workers")
-        (folder / "alone.pt").write_bytes(halfway)
-        multiprocessing.spawn(_work, (size, str(folder)), nprocs=size)
-        found[size] = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
-    return found
+def workers(size: int, tmp_path_factory: pytest.TempPathFactory, halfway: bytes) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("workers")
+    (folder / "alone.pt").write_bytes(halfway)
+    multiprocessing.spawn(_work, (size, str(folder)), nprocs=size)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
 def _assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -229,44 +231,39 @@ def _assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["metrics"] == pytest.approx(expected["metrics"], rel=BOUND, abs=BOUND)
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TRIALS)
-def test_workers_train_as_one(name: str, size: int, workers: Any, alone: Any) -> None:
-    for worker in workers[size]:
+def test_workers_train_as_one(name: str, workers: Any, alone: Any) -> None:
+    for worker in workers:
         _assert_equal(worker["trained"][name], alone[name])
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", TRIALS)
-def test_all_workers_have_the_very_same_network(name: str, size: int, workers: Any) -> None:
+def test_all_workers_have_the_very_same_network(name: str, workers: Any) -> None:
     """Bit for bit: one saves it, every one goes on from it."""
-    first, *others = (worker["trained"][name]["weights"] for worker in workers[size])
+    first, *others = (worker["trained"][name]["weights"] for worker in workers)
     for other in others:
         assert all(torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_training_that_goes_on_at_a_rung_equals_the_unbroken_one_bit_for_bit(size: int, workers: Any) -> None:
-    for worker in workers[size]:
+def test_a_training_that_goes_on_at_a_rung_equals_the_unbroken_one_bit_for_bit(workers: Any) -> None:
+    for worker in workers:
         whole, resumed = worker["trained"][RESUMED], worker["resumed"]
         assert resumed["metrics"] == whole["metrics"]
         assert all(torch.equal(resumed["weights"][key], value) for key, value in whole["weights"].items())
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_training_goes_on_with_another_number_of_workers(size: int, workers: Any, alone: Any) -> None:
-    for worker in workers[size]:
+def test_a_training_goes_on_with_another_number_of_workers(workers: Any, alone: Any) -> None:
+    for worker in workers:
         _assert_equal(worker["taken over"], alone[RESUMED])
-    _assert_equal(_resumed(TRIALS[RESUMED], workers[size][0]["saved"]), alone[RESUMED])
+    _assert_equal(_resumed(TRIALS[RESUMED], workers[0]["saved"]), alone[RESUMED])
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("number", range(LAYERS))
-def test_a_layer_equals_that_of_torch_on_the_whole_batch(number: int, size: int, workers: Any) -> None:
+def test_a_layer_equals_that_of_torch_on_the_whole_batch(number: int, workers: Any) -> None:
     """In float64: what comes out, gradients of inputs and parameters, and what is remembered, over two batches."""
     layer, length, inputs, factors = _batches(number)
     expected = [_passed(layer, x, factor) for x, factor in zip(inputs, factors, strict=True)]
-    found = [worker["layers"][number] for worker in workers[size]]
+    found = [worker["layers"][number] for worker in workers]
     for worker in found:
         real = worker["places"] < length
         rows = worker["places"][real]
@@ -281,9 +278,8 @@ def test_a_layer_equals_that_of_torch_on_the_whole_batch(number: int, size: int,
         torch.testing.assert_close(summed, parameter.grad, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_variance_far_from_zero_keeps_its_digits(size: int, workers: Any) -> None:
-    for worker in workers[size]:
+def test_a_variance_far_from_zero_keeps_its_digits(workers: Any) -> None:
+    for worker in workers:
         variance, exact = worker["far"]
         torch.testing.assert_close(variance.double(), exact, rtol=1e-5, atol=0)
 

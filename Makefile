@@ -10,14 +10,14 @@ XLA := .venv-xla
 quickstart: environment
 	$(BIN)/kdsweep run search_spaces/studies/slam_digits.yaml
 
-# Two files at a time; a file has its own Ray, and one order.
+# Two files at a time, the longest first (tests/conftest.py); a file has its own Ray, and one order.
 test: environment
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What takes longer: faults that are injected for real, ten thousand generated inputs, data sets in the form that they have on disk,
 # one study of every paper with --smoke.
 test-slow: environment
-	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Every study of the package with --smoke, one by one; docs/smoke.md has what each takes. One of them: SMOKE='-k peng_wrn40x2'
 test-smoke: environment

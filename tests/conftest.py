@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+_LONG = ("test_lanes", "test_data_parallel", "test_faults", "test_verbs", "test_synchronised")
+"""Files that take minutes for few tests."""
 _TINY = """\
 study: tiny
 question: Does everything fit together?
@@ -45,3 +47,9 @@ run: {lanes: 1, workers: 0, device: cpu, wandb: "off"}
 def tiny_study_text() -> str:
     """A valid study whose trainings take milliseconds: search and confirm, two arms, one rung."""
     return _TINY
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, whatever the order of the rest, so that nobody waits for a single file at the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONG)

@@ -167,7 +167,7 @@ def test_class(name):
     assert name_of(kind()) == name
     assert kind.__name__.lower() == name.replace("_", "")
     assert kind.__dataclass_params__.frozen
-    assert kind.__subclasses__() == []
+    assert not [other for other in kind.__subclasses__() if other.__module__.startswith("trainables")]
     assert inspect.getdoc(kind)
     for final in ("loss", "lift", "lifted", "floats", "frozen", "signature", "traced_names"):
         assert final not in vars(kind), f"{final} belongs to the contract"

@@ -190,7 +190,7 @@ def test_a_driver_whose_ray_loses_its_head_ends_with_the_reason_and_everything_k
     assert "Traceback" not in said
     journal = Journal(tmp_path / "parts/tiny").read()
     assert (journal[-1]["event"], journal[-1]["status"]) == ("end", "interrupted")
-    assert table.read_trials(tmp_path / "parts/tiny").num_rows >= 3
+    assert table.read_trials(tmp_path / "parts/tiny").num_rows >= 2, "of four rows, two may be of a rung"
     synthetic = Launch(in_process=True, make_runner=lambda _: Synthetic())
     drive(study, synthetic, Console(quiet=True))
     drive(study_of(tiny_study_text, [], options={"storage": str(tmp_path / "whole")}), synthetic, Console(quiet=True))

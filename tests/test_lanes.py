@@ -147,6 +147,7 @@ def test_a_killed_process_costs_time_and_no_cell(workers: int, tiny_study_text: 
     assert attempts == ({1, 2} if workers == 0 else {1})
 
 
+@pytest.mark.slow
 def test_a_lane_that_ray_calls_preempted_is_dead_like_any_other(
     tiny_study_text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +180,7 @@ class Hanging(Synthetic):
         return super().run(leg, halt)
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.cluster)])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.cluster)])
 def test_a_cell_that_hangs_is_ended_with_its_process_and_taken_again(workers: int, tiny_study_text: str, tmp_path: Path) -> None:
     run(tiny_study_text, tmp_path / "whole", LOCAL)
     (tmp_path / "note").mkdir()
@@ -250,6 +251,7 @@ def stillborn(workers: int) -> Synthetic:
     raise RuntimeError(f"no device for {workers} workers")
 
 
+@pytest.mark.slow
 def test_lanes_that_cannot_start_are_given_up_with_the_reason(tiny_study_text: str, tmp_path: Path) -> None:
     with pytest.raises(LaneError, match=r"3 lanes in a row died .*: RuntimeError: no device for 1 workers$") as caught:
         run(tiny_study_text, tmp_path, Launch(make_runner=stillborn), "run.lanes=1", "run.workers=0")

@@ -74,9 +74,13 @@ def test_a_node_without_the_data_ends_the_study_before_any_cell_with_its_name_an
     file.write_text(text)
     command = [sys.executable, "-P", "-m", "orchestrator.rayprobe", "--address", found.address, "--study", str(file)]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    told = json.loads(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    needs = [machine["needs"] for machine in told["machines"]]
-    assert sorted(map(bool, filter(lambda each: each is not None, needs))) == [False, True]
+    needs: list[list[str]] = []
+    for _ in range(5):  # a busy machine may take longer for its imports than doctor waits
+        told = json.loads(subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        needs = [machine["needs"] for machine in told["machines"] if machine["needs"] is not None]
+        if len(needs) == 2:
+            break
+    assert sorted(map(bool, needs)) == [False, True]
     # Where nothing is lacked, lanes are handed their cells.
     few = study_text(tiny_study_text, search=None, confirm={"base": "slam", "against": ["vanilla"], "blocks": 1}, run=run)
     assert (

@@ -97,7 +97,7 @@ def plan(
     from orchestrator.driver import folder_of
     from orchestrator.journal import Journal
     from orchestrator.record import record_of
-    from orchestrator.workload import workload
+    from orchestrator.workload import Workload, workload
 
     overrides = [*(set_ or ()), *([] if effect is None else [f"confirm.effect={effect}"])]
     found = terminal.read(study, overrides, storage=storage, lane=lane, topology=topology, lanes=lanes, workers=workers, device=device)
@@ -108,14 +108,15 @@ def plan(
         record = record_of([])
     counts, spent, finished = outline.outline(found), costs(found, record), len(record.finished)
     power, lines = _power(found, counts, record)
+    # Counting builds every network, if on shapes alone: only where nothing better is known.
+    work = Workload(None) if bill.obstacle(spent, record) is None else workload(found, record)
     if as_json:
-        billed = [asdict(each) for each in bill.bills(found, spent, record, workload(found, record), price)]
+        billed = [asdict(each) for each in bill.bills(found, spent, record, work, price)]
         more = {"power": power, "bills": billed, "lacks": terminal.lacking(found)}
         typer.echo(json.dumps({**outline.outline_json(found, counts, spent, finished), **more}, indent=2))
         return
     terminal.warn(found, lacks=True)
-    money = bill.bill_lines(found, spent, record, workload(found, record), price)
-    told = [*outline.outline_lines(found, counts, spent, finished), *money, *lines]
+    told = [*outline.outline_lines(found, counts, spent, finished), *bill.bill_lines(found, spent, record, work, price), *lines]
     typer.echo("\n".join([*told, *outline.standing_lines(found, record)]))
 
 

@@ -25,8 +25,8 @@ _SMALLEST = 16
 """Rows of a batch, at least."""
 _MANY = 20
 """Arms of stage two, above which one block is enough: differences have no intervals then."""
-_PASSES = 2
-"""Looks at every row, of a method that looks several times."""
+_LEAST = {"recipe.epochs": 1, "recipe.batch": _SMALLEST, "method.passes": 2}
+"""What makes a training long, and how little of it is enough; passes are looks at every row."""
 _RATE = 1e-3
 
 
@@ -72,12 +72,8 @@ def _arm(path: str, arm: Arm, rows: int | None) -> Iterator[tuple[str, Value]]:
 
 def _least(name: str) -> int | None:
     """How little is enough of what makes a training long; None for what does not."""
-    if name == "recipe.batch":
-        return _SMALLEST
-    if name == "method.passes":
-        return _PASSES
     # Stages of a method that come before its own training have epochs of their own.
-    return 1 if name == "recipe.epochs" or (name.startswith("method.") and name.endswith("_epochs")) else None
+    return _LEAST.get(name, 1 if name.startswith("method.") and name.endswith("_epochs") else None)
 
 
 def _network(path: str, model: Family, recipe: Recipe, rows: int | None) -> Iterator[tuple[str, Value]]:

@@ -79,9 +79,8 @@ def kept(name: str, size: int, make: Callable[[Path], None]) -> Path:
 
 def array(file: Path) -> NDArray[np.generic]:
     """The array of a .npy file, mapped: its pages are shared by all processes that read it. What one writes to it, it alone sees."""
-    found: NDArray[np.generic] = np.load(
-        file, mmap_mode="c", allow_pickle=False
-    )  # copy-on-write, since torch warns of arrays that are read-only
+    # Copy-on-write, since torch warns of arrays that are read-only.
+    found: NDArray[np.generic] = np.load(file, mmap_mode="c", allow_pickle=False)
     return found
 
 

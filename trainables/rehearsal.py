@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +34,6 @@ from trainables.standin import StandIn
 from trainables.step import float_table
 from trainables.teachers import FrozenTeacher
 from trainables.trial import Report, Trial
-
-_Key = TypeVar("_Key", bound=Hashable)
-_Value = TypeVar("_Value")
 
 _STEPS_PER_EPOCH = 8
 """Several epochs, so that what a method does anew in each is done."""
@@ -116,16 +112,15 @@ class Rehearsal:
         return self.losses[0][1] if self.losses else math.nan
 
 
-UNKNOWN = Rehearsal(rows="", steps=0, batch=0, rates="", levels={}, seen={})
+_UNKNOWN = Rehearsal(rows="", steps=0, batch=0, rates="", levels={}, seen={})
 """Before anything is known."""
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """What of the data a rehearsal sees."""
+    """How small a rehearsal is."""
 
-    rows: int
-    """Of each part, at most."""
+    conditions: Conditions
     stands_in: bool
     """Whether small networks stand in for its own, and see small inputs."""
 
@@ -138,12 +133,12 @@ class Stage:
         self._device.settle()
         self._splits: dict[tuple[Source, int], tuple[Splits, str]] = {}
         self._parts: dict[tuple[Source, int, _Scale], Resident] = {}
-        self._networks: dict[tuple[str, Conditions, _Scale], FrozenTeacher] = {}
-        self._failed: dict[object, Exception] = {}
+        self._networks: dict[tuple[str, _Scale], FrozenTeacher] = {}
+        self._unreadable: dict[Source, Exception] = {}
 
     def rehearse(self, trial: Trial, conditions: Conditions = SHORT) -> Rehearsal:
         """A miniature of the trial, which may be of any block. What goes wrong is told in ``problem``."""
-        found = UNKNOWN
+        found = _UNKNOWN
         try:
             splits, rows = self._loaded(trial)
             order = Order(len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
@@ -155,11 +150,11 @@ class Stage:
                 rates=_digest_of_rates(trial, order.steps),
                 levels=_levels(trial, order.steps),
             )
-            scale = _Scale(conditions.rows, self._is_large(trial))
+            scale = _Scale(conditions, self._is_large(trial))
             short = self._shortened(trial, scale, conditions.steps)
             seen = Order(len(self._data(trial, scale).inputs), short.recipe.batch, short.recipe.epochs, 0)
             found = replace(found, stood_in=scale.stands_in, seen=_levels(trial, seen.steps))
-            training = self._training(short, trial, conditions, scale)
+            training = self._training(short, trial, scale)
             first = training.advance(1 / training.order.steps)
             found = _opened(found, training, first)
             found = _ended(found, training, [*first, *training.advance(1.0)])
@@ -176,22 +171,22 @@ class Stage:
         shape = splits.inputs.shape[1:] if isinstance(splits.inputs, Tensor) else splits.inputs.shape
         return sketch(model, tuple(shape), splits.classes)
 
-    def _training(self, short: Trial, trial: Trial, conditions: Conditions, scale: _Scale) -> Training:
+    def _training(self, short: Trial, trial: Trial, scale: _Scale) -> Training:
         by = trial.teacher_trial
-        others = {name: self._network(other, conditions, scale) for name, other in trial.others.items()}
-        teacher = None if by is None else self._network(by, conditions, scale)
+        others = {name: self._network(other, scale) for name, other in trial.others.items()}
+        teacher = None if by is None else self._network(by, scale)
         return Training(short, self._data(trial, scale), teacher, self._device, others)
 
-    def _network(self, trial: Trial, conditions: Conditions, scale: _Scale) -> FrozenTeacher:
+    def _network(self, trial: Trial, scale: _Scale) -> FrozenTeacher:
         """The network that a trial which others need ends with, in miniature too."""
-        key = trial.id, conditions, scale
+        key = trial.id, scale
         if key not in self._networks:
             splits, _ = self._loaded(trial)
             order = Order(splits.labelled if trial.method is None else len(splits.inputs), trial.recipe.batch, trial.recipe.epochs, 0)
-            short = self._shortened(trial, scale, min(conditions.teacher_steps, order.steps))
+            short = self._shortened(trial, scale, min(scale.conditions.teacher_steps, order.steps))
             lost = f"{order.steps}/{order.length}/{_digest_of_rates(trial, order.steps)}"
             seed = seed_of("rehearsal", trial.block.order, lost)
-            training = self._training(replace(short, block=replace(short.block, order=seed)), trial, conditions, scale)
+            training = self._training(replace(short, block=replace(short.block, order=seed)), trial, scale)
             training.advance(1.0)
             self._networks[key] = FrozenTeacher(training.student, self._device, trial.recipe.precision)
         return self._networks[key]
@@ -211,27 +206,25 @@ class Stage:
         return replace(short, model=StandIn.of(self._sketch(trial.model, trial).network), block=replace(trial.block, init=seed))
 
     def _loaded(self, trial: Trial) -> tuple[Splits, str]:
-        return self._once(self._splits, (trial.data, trial.block.split), trial.data, lambda: _told_apart_by_rows(trial))
-
-    def _once(self, kept: dict[_Key, _Value], key: _Key, cause: object, make: Callable[[], _Value]) -> _Value:
-        """What is kept, or made now. What failed for the same cause fails again at once: it may have waited for a network."""
-        if cause in self._failed:
-            raise self._failed[cause]
-        if key not in kept:
+        """What could not be read once fails again at once: it may have waited for a network."""
+        if trial.data in self._unreadable:
+            raise self._unreadable[trial.data]
+        key = trial.data, trial.block.split
+        if key not in self._splits:
             try:
-                kept[key] = make()
+                self._splits[key] = _told_apart_by_rows(trial)
             except Exception as error:
-                self._failed[cause] = error
+                self._unreadable[trial.data] = error
                 raise
-        return kept[key]
+        return self._splits[key]
 
     def _data(self, trial: Trial, scale: _Scale) -> Resident:
         key = trial.data, trial.block.split, scale
         if key not in self._parts:
-            splits = self._loaded(trial)[0]
-            labelled = _spaced(0, splits.labelled, scale.rows)
-            train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), scale.rows)])
-            held = _spaced(0, len(splits.holdout_inputs), scale.rows)
+            splits, most = self._loaded(trial)[0], scale.conditions.rows
+            labelled = _spaced(0, splits.labelled, most)
+            train = torch.cat([labelled, _spaced(splits.labelled, len(splits.inputs), most)])
+            held = _spaced(0, len(splits.holdout_inputs), most)
             few = Splits(
                 inputs=_seen(_picked(splits.inputs, train), scale),
                 labels=splits.labels[train],
